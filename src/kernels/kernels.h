@@ -1,0 +1,87 @@
+/*
+ * kernels.h - the arithmetic, behind one table: one row per operation, its contract above it.
+ *
+ * Every implementation of a row gives the same bits, on every instruction set, for any blocking, token
+ * count and thread count; reference.c says what that is. Two rules make it so:
+ *
+ *  - A sum along a row (dot product, norm, softmax) is 16 interleaved partial sums: lane l takes
+ *    elements l, l+16, l+32, ... in order, each by one fused multiply-add; missing elements at the end
+ *    count as +0. The lanes are joined in one fixed tree: l += l+8, then l += l+4, l += l+2, l += l+1.
+ *  - exp, tanh and erf are our own polynomials, the same operations in each instruction set, never libm's.
+ *
+ * Compiled with -ffp-contract=off; denormals are flushed (compute_thread_begin). No row allocates. Sizes may be any
+ * (no alignment of data or length is needed) unless said; outputs do not overlap inputs unless said.
+ */
+#ifndef KERNELS_KERNELS_H
+#define KERNELS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+enum weight_type { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, N_WEIGHT_TYPES };
+
+static inline size_t weight_type_size(enum weight_type type)
+{
+    return type == WEIGHT_F32 ? 4 : 2;
+}
+const char *weight_type_name(enum weight_type type); /* "f32", "f16", "bf16" */
+
+enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU_ERF, ACTIVATION_RELU, N_ACTIVATIONS };
+
+struct kernels {
+    const char *name; /* "c", "avx2", "avx512": for the log and /metrics */
+
+    /* out[t * out_stride + o] = sum over k of w[o * n_in + k] * x[t * x_stride + k], for o < n_rows, t < n_tokens.
+       w is row-major (n_rows, n_in), elements of the row's type widened exactly to f32. */
+    void (*matmul[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,
+                                   const float *x, size_t x_stride, size_t n_tokens);
+
+    /* The B half of a low-rank pair: for each t and o < n_out,
+       acc = 0; acc = fma(b_t[j * b_stride + o], u[t * u_stride + j], acc) for j = 0 .. rank-1 in order;
+       out[t * out_stride + o] = fma(scale, acc, out[...]).
+       b_t is B transposed: (rank, n_out) with row stride b_stride elements. */
+    void (*expand[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *b_t, size_t b_stride, size_t rank,
+                                   const float *u, size_t u_stride, float scale, size_t n_out, size_t n_tokens);
+
+    /* out[i] = w[i] widened. */
+    void (*widen[N_WEIGHT_TYPES])(float *out, const void *w, size_t n);
+
+    void (*add)(float *out, const float *a, size_t n);      /* out[i] += a[i] */
+    void (*multiply)(float *out, const float *a, size_t n); /* out[i] *= a[i] */
+    void (*activate[N_ACTIVATIONS])(float *x, size_t n);    /* in place */
+
+    /* out[i] = x[i] * (1 / sqrt(sum(x^2) / n + eps)) * weight[i]; out may be x. */
+    void (*rms_norm)(float *out, const float *x, const float *weight, size_t n, float eps);
+    /* out[i] = (x[i] - mean) / sqrt(var + eps) * weight[i] + bias[i], biased variance in two passes; bias may be
+       NULL; out may be x. */
+    void (*layer_norm)(float *out, const float *x, const float *weight, const float *bias, size_t n, float eps);
+
+    /* Rotates pairs (i, i + n/2), i < n/2: x_i cos - x_{i+n/2} sin, x_{i+n/2} cos + x_i sin, each as one product and
+       one fma. In place; cos and sin have n/2 entries. */
+    void (*rope)(float *x, const float *cosine, const float *sine, size_t n);
+
+    /* Attention of `n_heads` query heads that share one key/value head, for one token:
+       scores[h][j] = scale * dot(q[h], k_j), softmax over j in [first, n_positions), out[h] = sum of p_j v_j in order of j.
+       q and out: (n_heads, d_head), row strides q_stride and out_stride. Keys and values lie in blocks of `block_tokens`
+       positions: position j is row j % block_tokens of k_blocks[j / block_tokens], rows of d_head floats.
+       `scores` is scratch of n_heads * n_positions floats. */
+    void (*attend)(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads, size_t d_head,
+                   const float *const *k_blocks, const float *const *v_blocks, size_t block_tokens, size_t first,
+                   size_t n_positions, float scale, float *scores);
+
+    /* The largest element's index (the first of equals). n >= 1, no NaN. */
+    size_t (*arg_max)(const float *x, size_t n);
+    /* m + log(sum(exp(x - m))), m the maximum: the softmax's normaliser. The logarithm is taken in double. */
+    float (*log_sum_exp)(const float *x, size_t n);
+};
+
+/* The best table for `features` (cpu_detect_features), or the one that `forced` names: "c", "avx2", "avx512"; NULL or "":
+   the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
+const struct kernels *kernels_select(unsigned features, const char *forced, struct error *err);
+
+/* All tables that `features` can run, the reference first; returns how many (at most 8). For tests and benchmarks. */
+size_t kernels_all(unsigned features, const struct kernels *out[8]);
+
+#endif

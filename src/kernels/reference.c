@@ -1,0 +1,271 @@
+/*
+ * reference.c - what each row means, in plain C: the definition that the other sets match bit for bit.
+ *
+ * Clear before fast.
+ */
+#include "kernels/sets.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/scalar.h"
+
+enum { LANES = 16 };
+
+/* The exact value of a weight. Subnormal halves are normal floats, so no flag may flush them; a NaN is made
+   quiet, as the conversion instructions do. */
+static float widen_half(uint16_t half)
+{
+    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = (half >> 10) & 31, fraction = half & 1023u;
+    if (exponent == 31)
+        return float_of_bits(sign | 0x7f800000u | (fraction ? 0x400000u : 0) | fraction << 13);
+    if (exponent == 0)
+        return copysignf((float)fraction * 0x1p-24f, float_of_bits(sign));
+    return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+static float element(const void *w, size_t i, enum weight_type type)
+{
+    const unsigned char *at = (const unsigned char *)w + i * weight_type_size(type);
+    float value;
+    uint16_t half;
+
+    if (type == WEIGHT_F32) {
+        memcpy(&value, at, sizeof value);
+        return value;
+    }
+    memcpy(&half, at, sizeof half);
+    return type == WEIGHT_F16 ? widen_half(half) : float_of_bits((uint32_t)half << 16);
+}
+
+static float join(float lanes[LANES])
+{
+    for (size_t step = LANES / 2; step > 0; step /= 2)
+        for (size_t l = 0; l < step; l++)
+            lanes[l] = lanes[l] + lanes[l + step];
+    return lanes[0];
+}
+
+static float join_max(float lanes[LANES])
+{
+    for (size_t step = LANES / 2; step > 0; step /= 2)
+        for (size_t l = 0; l < step; l++)
+            lanes[l] = v_max(lanes[l], lanes[l + step]);
+    return lanes[0];
+}
+
+/* The sum of w[k] * x[k]. */
+static float dot(const void *w, size_t w_at, enum weight_type type, const float *x, size_t n)
+{
+    float lanes[LANES] = {0};
+
+    for (size_t k = 0; k < n; k += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            bool there = k + l < n;
+            float a = there ? element(w, w_at + k + l, type) : 0.0f, b = there ? x[k + l] : 0.0f;
+            lanes[l] = fmaf(a, b, lanes[l]);
+        }
+    return join(lanes);
+}
+
+static void matmul(enum weight_type type, float *out, size_t out_stride, const void *w, size_t n_rows,
+                   size_t n_in, const float *x, size_t x_stride, size_t n_tokens)
+{
+    for (size_t t = 0; t < n_tokens; t++)
+        for (size_t o = 0; o < n_rows; o++)
+            out[t * out_stride + o] = dot(w, o * n_in, type, x + t * x_stride, n_in);
+}
+
+static void expand(enum weight_type type, float *out, size_t out_stride, const void *b_t, size_t b_stride,
+                   size_t rank, const float *u, size_t u_stride, float scale, size_t n_out, size_t n_tokens)
+{
+    for (size_t t = 0; t < n_tokens; t++)
+        for (size_t o = 0; o < n_out; o++) {
+            float acc = 0;
+            for (size_t j = 0; j < rank; j++)
+                acc = fmaf(element(b_t, j * b_stride + o, type), u[t * u_stride + j], acc);
+            out[t * out_stride + o] = fmaf(scale, acc, out[t * out_stride + o]);
+        }
+}
+
+static void widen(enum weight_type type, float *out, const void *w, size_t n)
+{
+    if (type == WEIGHT_F32) {
+        memcpy(out, w, n * sizeof *out);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = element(w, i, type);
+}
+
+#define ROWS_OF_TYPE(TYPE, suffix)                                                                           \
+    static void matmul_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,    \
+                                const float *x, size_t x_stride, size_t n_tokens)                            \
+    {                                                                                                        \
+        matmul(TYPE, out, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);                               \
+    }                                                                                                        \
+    static void expand_##suffix(float *out, size_t out_stride, const void *b_t, size_t b_stride,             \
+                                size_t rank, const float *u, size_t u_stride, float scale, size_t n_out,     \
+                                size_t n_tokens)                                                             \
+    {                                                                                                        \
+        expand(TYPE, out, out_stride, b_t, b_stride, rank, u, u_stride, scale, n_out, n_tokens);             \
+    }                                                                                                        \
+    static void widen_##suffix(float *out, const void *w, size_t n)                                          \
+    {                                                                                                        \
+        widen(TYPE, out, w, n);                                                                              \
+    }
+
+ROWS_OF_TYPE(WEIGHT_F32, f32)
+ROWS_OF_TYPE(WEIGHT_F16, f16)
+ROWS_OF_TYPE(WEIGHT_BF16, bf16)
+
+static void add(float *out, const float *a, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] += a[i];
+}
+
+static void multiply(float *out, const float *a, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] *= a[i];
+}
+
+#define ACTIVATION_ROW(name)                                                                                 \
+    static void name(float *x, size_t n)                                                                     \
+    {                                                                                                        \
+        for (size_t i = 0; i < n; i++)                                                                       \
+            x[i] = v_##name(x[i]);                                                                           \
+    }
+
+ACTIVATION_ROW(silu)
+ACTIVATION_ROW(gelu_tanh)
+ACTIVATION_ROW(gelu_erf)
+ACTIVATION_ROW(relu)
+
+static void rms_norm(float *out, const float *x, const float *weight, size_t n, float eps)
+{
+    float inverse = 1.0f / sqrtf(dot(x, 0, WEIGHT_F32, x, n) / (float)n + eps);
+
+    for (size_t i = 0; i < n; i++)
+        out[i] = x[i] * inverse * weight[i];
+}
+
+static void layer_norm(float *out, const float *x, const float *weight, const float *bias, size_t n,
+                       float eps)
+{
+    float sums[LANES] = {0}, squares[LANES] = {0};
+    for (size_t i = 0; i < n; i += LANES)
+        for (size_t l = 0; l < LANES; l++)
+            sums[l] += i + l < n ? x[i + l] : 0.0f;
+    float mean = join(sums) / (float)n;
+
+    for (size_t i = 0; i < n; i += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            float d = i + l < n ? x[i + l] - mean : 0.0f;
+            squares[l] = fmaf(d, d, squares[l]);
+        }
+    float deviation = sqrtf(join(squares) / (float)n + eps);
+
+    for (size_t i = 0; i < n; i++) {
+        float y = (x[i] - mean) / deviation;
+        out[i] = bias ? fmaf(y, weight[i], bias[i]) : y * weight[i];
+    }
+}
+
+static void rope(float *x, const float *cosine, const float *sine, size_t n)
+{
+    for (size_t i = 0; i < n / 2; i++) {
+        float a = x[i], b = x[i + n / 2];
+        x[i] = fmaf(a, cosine[i], -(b * sine[i]));
+        x[i + n / 2] = fmaf(b, cosine[i], a * sine[i]);
+    }
+}
+
+static float maximum(const float *x, size_t n)
+{
+    float lanes[LANES];
+    for (size_t l = 0; l < LANES; l++)
+        lanes[l] = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        lanes[i % LANES] = v_max(lanes[i % LANES], x[i]);
+    return join_max(lanes);
+}
+
+/* The sum of e^(x - m); with `keep` the terms take the place of x. */
+static float sum_exp(float *keep, const float *x, size_t n, float m)
+{
+    float lanes[LANES] = {0};
+
+    for (size_t i = 0; i < n; i += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            float e = i + l < n ? v_exp(x[i + l] - m) : 0.0f;
+            if (keep && i + l < n)
+                keep[i + l] = e;
+            lanes[l] += e;
+        }
+    return join(lanes);
+}
+
+static void softmax(float *x, size_t n)
+{
+    float inverse = 1.0f / sum_exp(x, x, n, maximum(x, n));
+
+    for (size_t i = 0; i < n; i++)
+        x[i] *= inverse;
+}
+
+static void attend(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads,
+                   size_t d_head, const float *const *k_blocks, const float *const *v_blocks,
+                   size_t block_tokens, size_t first, size_t n_positions, float scale, float *scores)
+{
+    for (size_t h = 0; h < n_heads; h++, out += out_stride, q += q_stride, scores += n_positions) {
+        for (size_t j = first; j < n_positions; j++)
+            scores[j] =
+                scale * dot(k_blocks[j / block_tokens], j % block_tokens * d_head, WEIGHT_F32, q, d_head);
+        if (first < n_positions)
+            softmax(scores + first, n_positions - first);
+        for (size_t i = 0; i < d_head; i++) {
+            float acc = 0;
+            for (size_t j = first; j < n_positions; j++)
+                acc = fmaf(scores[j], v_blocks[j / block_tokens][j % block_tokens * d_head + i], acc);
+            out[i] = acc;
+        }
+    }
+}
+
+static size_t arg_max(const float *x, size_t n)
+{
+    size_t best = 0;
+
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best])
+            best = i;
+    return best;
+}
+
+static float log_sum_exp(const float *x, size_t n)
+{
+    float m = maximum(x, n);
+
+    return (float)(m + log(sum_exp(NULL, x, n, m)));
+}
+
+const struct kernels kernels_reference = {
+    .name = "c",
+    .matmul = {[WEIGHT_F32] = matmul_f32, [WEIGHT_F16] = matmul_f16, [WEIGHT_BF16] = matmul_bf16},
+    .expand = {[WEIGHT_F32] = expand_f32, [WEIGHT_F16] = expand_f16, [WEIGHT_BF16] = expand_bf16},
+    .widen = {[WEIGHT_F32] = widen_f32, [WEIGHT_F16] = widen_f16, [WEIGHT_BF16] = widen_bf16},
+    .add = add,
+    .multiply = multiply,
+    .activate = {[ACTIVATION_SILU] = silu,
+                 [ACTIVATION_GELU_TANH] = gelu_tanh,
+                 [ACTIVATION_GELU_ERF] = gelu_erf,
+                 [ACTIVATION_RELU] = relu},
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .rope = rope,
+    .attend = attend,
+    .arg_max = arg_max,
+    .log_sum_exp = log_sum_exp,
+};

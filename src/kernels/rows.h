@@ -1,0 +1,626 @@
+/*
+ * rows.h - every row of the table over a vector of 16 lanes: the body of avx2.c and avx512.c.
+ *
+ * The including file defines before, besides what polynomial.h asks for:
+ *
+ *     vec                             16 floats
+ *     v_load(p)  v_store(p, v)        without any alignment
+ *     v_load_some(p, n)  v_store_some(p, v, n)      n < 16 elements; the missing ones are read as +0
+ *     v_load_weights(type, p)  v_load_some_weights(type, p, n)      widened
+ *     v_sqrt_one(x)                   of one float, correctly rounded
+ *     v_join(v)  v_join_max(v)        the tree of kernels.h
+ *     v_join_4(out, v)                out[i] = v_join(v[i]) for i < 4
+ *     v_less(a, b)                    bit l: a < b in lane l
+ *     TILE_TOKENS                     tokens of a tile when there are many
+ *     FEW_TOKENS                      tokens that one tile can have at most
+ *     tall_rows[FEW_TOKENS]           rows of a tile of 1, 2, ... tokens; all divide BLOCK_ROWS
+ *     TILE_COLUMNS, TILE_HEADS        of the tiles of sum_columns
+ *
+ * Tiles are what registers can hold. Their shapes never show in the results: an output has its own
+ * accumulator, fed in an order that the contract fixes.
+ */
+#ifndef KERNELS_ROWS_H
+#define KERNELS_ROWS_H
+
+#include <math.h>
+#include <string.h>
+
+#include "kernels/polynomial.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#define NEVER_INLINE static __attribute__((noinline))
+
+enum {
+    LANES = 16,
+    K_CHUNK = 1024, /* so that a token tile's part of x (16 KiB) stays in L1 while weights stream by */
+    BLOCK_BYTES =
+        512 * 1024,  /* weights that stay in L2 while all tokens pass: half of it on current servers */
+    BLOCK_ROWS = 32, /* bounds the accumulators that are kept between chunks */
+    BYTES_AHEAD = 16 * 1024, /* to fetch before they are wanted, at least */
+    X_BYTES = 4 << 20        /* activations that stay in L3 while all weights pass */
+};
+
+ALWAYS_INLINE const char *weight_at(enum weight_type type, const void *w, size_t i)
+{
+    return (const char *)w + i * weight_type_size(type);
+}
+
+/* ---- matmul: tiles of rows x tokens, one vector of partial sums each ---- */
+
+struct tile {
+    float *out;
+    size_t out_stride;
+    const char *w;
+    size_t n_in;
+    const float *x;
+    size_t x_stride;
+    size_t begin, end;   /* of k, a multiple of LANES unless it is n_in */
+    vec *state;          /* partial sums between chunks: (rows, tokens) */
+    const char *ahead;   /* rows that will be wanted next */
+    size_t ahead_stride; /* bytes */
+};
+
+ALWAYS_INLINE void tile_run(enum weight_type type, size_t n_rows, size_t n_tokens, const struct tile *tile)
+{
+    const size_t n_in = tile->n_in, x_stride = tile->x_stride, size = weight_type_size(type);
+    const size_t ahead_stride = tile->ahead_stride;
+    const float *x = tile->x;
+    const char *w = tile->w, *ahead = tile->ahead;
+    size_t k = tile->begin, whole = tile->end - tile->end % LANES;
+    vec acc[8][8];
+
+#pragma GCC unroll 8
+    for (size_t r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+            acc[r][t] = k > 0 ? tile->state[r * n_tokens + t] : v_set(0.0f);
+
+#pragma GCC unroll 4
+    for (; k < whole; k += LANES) {
+        vec weights[8];
+#pragma GCC unroll 8
+        for (size_t r = 0; r < n_rows; r++) {
+            weights[r] = v_load_weights(type, w + (r * n_in + k) * size);
+            __builtin_prefetch(ahead + r * ahead_stride + k * size, 0, 2);
+        }
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            vec activations = v_load(x + t * x_stride + k);
+#pragma GCC unroll 8
+            for (size_t r = 0; r < n_rows; r++)
+                acc[r][t] = v_fma(weights[r], activations, acc[r][t]);
+        }
+    }
+    if (k < tile->end) {
+        size_t some = tile->end - k;
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            vec activations = v_load_some(x + t * x_stride + k, some);
+#pragma GCC unroll 8
+            for (size_t r = 0; r < n_rows; r++) {
+                vec weights = v_load_some_weights(type, w + (r * n_in + k) * size, some);
+                acc[r][t] = v_fma(weights, activations, acc[r][t]);
+            }
+        }
+    }
+
+    if (tile->end < n_in) {
+#pragma GCC unroll 8
+        for (size_t r = 0; r < n_rows; r++)
+#pragma GCC unroll 8
+            for (size_t t = 0; t < n_tokens; t++)
+                tile->state[r * n_tokens + t] = acc[r][t];
+        return;
+    }
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++) {
+        float *out = tile->out + t * tile->out_stride;
+        size_t r = 0;
+#pragma GCC unroll 2
+        for (; r + 4 <= n_rows; r += 4)
+            v_join_4(out + r, acc[r][t], acc[r + 1][t], acc[r + 2][t], acc[r + 3][t]);
+#pragma GCC unroll 4
+        for (; r < n_rows; r++)
+            out[r] = v_join(acc[r][t]);
+    }
+}
+
+typedef void tile_function(const struct tile *tile);
+
+#define TILE(TYPE, suffix, rows, tokens)                                                                     \
+    NEVER_INLINE void tile_##suffix##_##rows##_##tokens(const struct tile *tile)                             \
+    {                                                                                                        \
+        tile_run(TYPE, rows, tokens, tile);                                                                  \
+    }
+TILES_OF_TYPE(WEIGHT_F32, f32)
+TILES_OF_TYPE(WEIGHT_F16, f16)
+TILES_OF_TYPE(WEIGHT_BF16, bf16)
+
+/* By how many tokens a tile has, less one: tiles of several rows, and of one row. */
+static tile_function *const tall_tiles[N_WEIGHT_TYPES][FEW_TOKENS] = {
+    [WEIGHT_F32] = TALL_TILES(f32), [WEIGHT_F16] = TALL_TILES(f16), [WEIGHT_BF16] = TALL_TILES(bf16)};
+static tile_function *const flat_tiles[N_WEIGHT_TYPES][FEW_TOKENS] = {
+    [WEIGHT_F32] = FLAT_TILES(f32), [WEIGHT_F16] = FLAT_TILES(f16), [WEIGHT_BF16] = FLAT_TILES(bf16)};
+
+ALWAYS_INLINE size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* At most FEW_TOKENS tokens: the weights pass once, each group of rows while the next rows are on their way.
+ */
+ALWAYS_INLINE void matmul_few(enum weight_type type, float *out, size_t out_stride, const void *w,
+                              size_t n_rows, size_t n_in, const float *x, size_t x_stride, size_t n_tokens)
+{
+    size_t group = tall_rows[n_tokens - 1], row_bytes = n_in * weight_type_size(type);
+    size_t distance = (BYTES_AHEAD + row_bytes) / (row_bytes + 1); /* in rows */
+    distance = distance < group ? group : distance;
+    struct tile tile = {.out_stride = out_stride, .n_in = n_in, .x = x, .x_stride = x_stride, .end = n_in};
+
+    for (size_t o = 0; o < n_rows;) {
+        bool tall = o + group <= n_rows, more = o + distance + group <= n_rows;
+        tile.out = out + o;
+        tile.w = weight_at(type, w, o * n_in);
+        tile.ahead = more ? tile.w + distance * row_bytes : tile.w;
+        tile.ahead_stride = more ? row_bytes : 0;
+        (tall ? tall_tiles : flat_tiles)[type][n_tokens - 1](&tile);
+        o += tall ? group : 1;
+    }
+}
+
+/* Many tokens: a block of rows stays in L2 while tile after tile of tokens passes, and within a tile a chunk
+   of x stays in L1 while the block's rows pass. Meanwhile the first tiles of tokens fetch the next block. */
+ALWAYS_INLINE void matmul_block(enum weight_type type, float *out, size_t out_stride, const char *w,
+                                size_t n_rows, size_t n_in, const float *x, size_t x_stride, size_t n_tokens,
+                                bool next)
+{
+    size_t row_bytes = n_in * weight_type_size(type), n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+    vec states[BLOCK_ROWS * TILE_TOKENS];
+
+    size_t step = (n_tokens + n_tiles - 1) / n_tiles; /* 8 tokens are 4 and 4, not 6 and 2 */
+    for (size_t t = 0, pass = 0; t < n_tokens;
+         t += step, pass++, x += step * x_stride, out += step * out_stride) {
+        size_t n_t = least(step, n_tokens - t), group = tall_rows[n_t - 1];
+        bool one_row_each = n_tiles >= TILE_ROWS;
+        bool fetch = next && pass < (one_row_each ? TILE_ROWS : 1);
+        for (size_t k = 0; k == 0 || k < n_in; k += K_CHUNK)
+            for (size_t o = 0; o < n_rows;) {
+                bool tall = o + group <= n_rows;
+                const char *rows = w + o * row_bytes;
+                struct tile tile = {.out = out + o,
+                                    .out_stride = out_stride,
+                                    .w = rows,
+                                    .n_in = n_in,
+                                    .x = x,
+                                    .x_stride = x_stride,
+                                    .begin = k,
+                                    .end = least(k + K_CHUNK, n_in),
+                                    .state = states + o * TILE_TOKENS,
+                                    .ahead = rows};
+                if (fetch) {
+                    tile.ahead = rows + (n_rows + (one_row_each ? pass : 0)) * row_bytes;
+                    tile.ahead_stride = one_row_each ? 0 : row_bytes;
+                }
+                (tall ? tall_tiles : flat_tiles)[type][n_t - 1](&tile);
+                o += tall ? group : 1;
+            }
+    }
+}
+
+ALWAYS_INLINE void matmul(enum weight_type type, float *out, size_t out_stride, const void *w, size_t n_rows,
+                          size_t n_in, const float *x, size_t x_stride, size_t n_tokens)
+{
+    const size_t row_bytes = n_in * weight_type_size(type);
+    size_t block = BLOCK_BYTES / (row_bytes + 1) / TILE_ROWS * TILE_ROWS;
+    size_t pass = X_BYTES / (n_in * sizeof *x + 1) / TILE_TOKENS * TILE_TOKENS;
+
+    block = block < TILE_ROWS ? TILE_ROWS : least(block, BLOCK_ROWS);
+    pass = pass < TILE_TOKENS ? TILE_TOKENS : pass;
+    for (size_t t = 0; t < n_tokens; t += pass, x += pass * x_stride, out += pass * out_stride) {
+        size_t n_t = least(pass, n_tokens - t);
+        if (n_t <= FEW_TOKENS) {
+            matmul_few(type, out, out_stride, w, n_rows, n_in, x, x_stride, n_t);
+            continue;
+        }
+        for (size_t o = 0; o < n_rows; o += block)
+            matmul_block(type, out + o, out_stride, weight_at(type, w, o * n_in), least(block, n_rows - o),
+                         n_in, x, x_stride, n_t, o + 2 * block <= n_rows);
+    }
+}
+
+/* ---- sums down the columns, in order of the row: tiles of tokens x columns, one sum per lane ---- */
+
+/* acc[t][c] += sum over j of u[t][j] * b[j][c]; the last of the vectors has `last` columns. */
+ALWAYS_INLINE void sum_columns(enum weight_type type, size_t n_tokens, size_t n_vectors, size_t last,
+                               vec acc[TILE_HEADS][TILE_COLUMNS], const void *b, size_t b_stride, size_t n_j,
+                               const float *u, size_t u_stride)
+{
+    for (size_t j = 0; j < n_j; j++) {
+        vec columns[TILE_COLUMNS];
+#pragma GCC unroll 8
+        for (size_t c = 0; c < n_vectors; c++) {
+            const char *at = weight_at(type, b, j * b_stride + c * LANES);
+            columns[c] = last < LANES ? v_load_some_weights(type, at, last) : v_load_weights(type, at);
+        }
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            vec factor = v_set(u[t * u_stride + j]);
+#pragma GCC unroll 8
+            for (size_t c = 0; c < n_vectors; c++)
+                acc[t][c] = v_fma(columns[c], factor, acc[t][c]);
+        }
+    }
+}
+
+ALWAYS_INLINE void clear_sums(size_t n_tokens, size_t n_vectors, vec acc[TILE_HEADS][TILE_COLUMNS])
+{
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 8
+        for (size_t c = 0; c < n_vectors; c++)
+            acc[t][c] = v_set(0.0f);
+}
+
+ALWAYS_INLINE void expand_tile(enum weight_type type, size_t n_tokens, size_t n_vectors, size_t last,
+                               float *out, size_t out_stride, const void *b_t, size_t b_stride, size_t rank,
+                               const float *u, size_t u_stride, float scale)
+{
+    vec acc[TILE_HEADS][TILE_COLUMNS];
+
+    clear_sums(n_tokens, n_vectors, acc);
+    sum_columns(type, n_tokens, n_vectors, last, acc, b_t, b_stride, rank, u, u_stride);
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 8
+        for (size_t c = 0; c < n_vectors; c++) {
+            float *at = out + t * out_stride + c * LANES;
+            if (last < LANES)
+                v_store_some(at, v_fma(v_set(scale), acc[t][c], v_load_some(at, last)), last);
+            else
+                v_store(at, v_fma(v_set(scale), acc[t][c], v_load(at)));
+        }
+}
+
+ALWAYS_INLINE void expand_tokens(enum weight_type type, size_t n_vectors, size_t last, float *out,
+                                 size_t out_stride, const void *b_t, size_t b_stride, size_t rank,
+                                 const float *u, size_t u_stride, float scale, size_t n_tokens)
+{
+    size_t t = 0;
+
+    for (; t + TILE_HEADS <= n_tokens; t += TILE_HEADS)
+        expand_tile(type, TILE_HEADS, n_vectors, last, out + t * out_stride, out_stride, b_t, b_stride, rank,
+                    u + t * u_stride, u_stride, scale);
+    for (; t < n_tokens; t++)
+        expand_tile(type, 1, n_vectors, last, out + t * out_stride, out_stride, b_t, b_stride, rank,
+                    u + t * u_stride, u_stride, scale);
+}
+
+ALWAYS_INLINE void expand(enum weight_type type, float *out, size_t out_stride, const void *b_t,
+                          size_t b_stride, size_t rank, const float *u, size_t u_stride, float scale,
+                          size_t n_out, size_t n_tokens)
+{
+    const size_t wide = TILE_COLUMNS * LANES;
+    size_t o = 0;
+
+    for (; o + wide <= n_out; o += wide)
+        expand_tokens(type, TILE_COLUMNS, LANES, out + o, out_stride, weight_at(type, b_t, o), b_stride, rank,
+                      u, u_stride, scale, n_tokens);
+    for (; o + LANES <= n_out; o += LANES)
+        expand_tokens(type, 1, LANES, out + o, out_stride, weight_at(type, b_t, o), b_stride, rank, u,
+                      u_stride, scale, n_tokens);
+    if (o < n_out)
+        expand_tokens(type, 1, n_out - o, out + o, out_stride, weight_at(type, b_t, o), b_stride, rank, u,
+                      u_stride, scale, n_tokens);
+}
+
+/* ---- element by element ---- */
+
+ALWAYS_INLINE void widen(enum weight_type type, float *out, const void *w, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        v_store(out + i, v_load_weights(type, weight_at(type, w, i)));
+    if (i < n)
+        v_store_some(out + i, v_load_some_weights(type, weight_at(type, w, i), n - i), n - i);
+}
+
+#define ROWS_OF_TYPE(TYPE, suffix)                                                                           \
+    static void matmul_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,    \
+                                const float *x, size_t x_stride, size_t n_tokens)                            \
+    {                                                                                                        \
+        matmul(TYPE, out, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);                               \
+    }                                                                                                        \
+    static void expand_##suffix(float *out, size_t out_stride, const void *b_t, size_t b_stride,             \
+                                size_t rank, const float *u, size_t u_stride, float scale, size_t n_out,     \
+                                size_t n_tokens)                                                             \
+    {                                                                                                        \
+        expand(TYPE, out, out_stride, b_t, b_stride, rank, u, u_stride, scale, n_out, n_tokens);             \
+    }                                                                                                        \
+    static void widen_##suffix(float *out, const void *w, size_t n)                                          \
+    {                                                                                                        \
+        widen(TYPE, out, w, n);                                                                              \
+    }
+
+ROWS_OF_TYPE(WEIGHT_F32, f32)
+ROWS_OF_TYPE(WEIGHT_F16, f16)
+ROWS_OF_TYPE(WEIGHT_BF16, bf16)
+
+/* x[i] = operation(x[i], a[i]) */
+#define PAIRWISE_ROW(name, operation)                                                                        \
+    static void name(float *x, const float *a, size_t n)                                                     \
+    {                                                                                                        \
+        size_t i = 0;                                                                                        \
+        for (; i + LANES <= n; i += LANES)                                                                   \
+            v_store(x + i, operation(v_load(x + i), v_load(a + i)));                                         \
+        if (i < n)                                                                                           \
+            v_store_some(x + i, operation(v_load_some(x + i, n - i), v_load_some(a + i, n - i)), n - i);     \
+    }
+
+PAIRWISE_ROW(add, v_add)
+PAIRWISE_ROW(multiply, v_mul)
+
+#define ACTIVATION_ROW(name)                                                                                 \
+    static void name(float *x, size_t n)                                                                     \
+    {                                                                                                        \
+        size_t i = 0;                                                                                        \
+        for (; i + LANES <= n; i += LANES)                                                                   \
+            v_store(x + i, v_##name(v_load(x + i)));                                                         \
+        if (i < n)                                                                                           \
+            v_store_some(x + i, v_##name(v_load_some(x + i, n - i)), n - i);                                 \
+    }
+
+ACTIVATION_ROW(silu)
+ACTIVATION_ROW(gelu_tanh)
+ACTIVATION_ROW(gelu_erf)
+ACTIVATION_ROW(relu)
+
+/* ---- norms ---- */
+
+static void rms_norm(float *out, const float *x, const float *weight, size_t n, float eps)
+{
+    vec squares = v_set(0.0f);
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        squares = v_fma(v_load(x + i), v_load(x + i), squares);
+    if (i < n)
+        squares = v_fma(v_load_some(x + i, n - i), v_load_some(x + i, n - i), squares);
+    vec inverse = v_set(1.0f / v_sqrt_one(v_join(squares) / (float)n + eps));
+
+    for (i = 0; i + LANES <= n; i += LANES)
+        v_store(out + i, v_mul(v_mul(v_load(x + i), inverse), v_load(weight + i)));
+    if (i < n)
+        v_store_some(out + i,
+                     v_mul(v_mul(v_load_some(x + i, n - i), inverse), v_load_some(weight + i, n - i)), n - i);
+}
+
+/* One vector of layer_norm's output. */
+ALWAYS_INLINE vec standardize(vec x, vec mean, vec deviation, vec weight, const vec *bias)
+{
+    vec y = v_div(v_sub(x, mean), deviation);
+    return bias ? v_fma(y, weight, *bias) : v_mul(y, weight);
+}
+
+static void layer_norm(float *out, const float *x, const float *weight, const float *bias, size_t n,
+                       float eps)
+{
+    vec sums = v_set(0.0f), squares = v_set(0.0f);
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        sums = v_add(sums, v_load(x + i));
+    if (i < n)
+        sums = v_add(sums, v_load_some(x + i, n - i));
+    vec mean = v_set(v_join(sums) / (float)n);
+
+    for (i = 0; i + LANES <= n; i += LANES) {
+        vec d = v_sub(v_load(x + i), mean);
+        squares = v_fma(d, d, squares);
+    }
+    if (i < n) {
+        /* Through memory, to make the missing differences 0. */
+        float rest[LANES];
+        v_store(rest, v_sub(v_load_some(x + i, n - i), mean));
+        vec d = v_load_some(rest, n - i);
+        squares = v_fma(d, d, squares);
+    }
+    vec deviation = v_set(v_sqrt_one(v_join(squares) / (float)n + eps));
+
+    for (i = 0; i + LANES <= n; i += LANES) {
+        vec b = v_load(bias ? bias + i : weight + i);
+        v_store(out + i, standardize(v_load(x + i), mean, deviation, v_load(weight + i), bias ? &b : NULL));
+    }
+    if (i < n) {
+        vec b = v_load_some(bias ? bias + i : weight + i, n - i);
+        vec y = standardize(v_load_some(x + i, n - i), mean, deviation, v_load_some(weight + i, n - i),
+                            bias ? &b : NULL);
+        v_store_some(out + i, y, n - i);
+    }
+}
+
+/* ---- attention ---- */
+
+static void rope(float *x, const float *cosine, const float *sine, size_t n)
+{
+    size_t half = n / 2, i = 0;
+    float *y = x + half;
+
+    for (; i + LANES <= half; i += LANES) {
+        vec a = v_load(x + i), b = v_load(y + i), c = v_load(cosine + i), s = v_load(sine + i);
+        v_store(x + i, v_fms(a, c, v_mul(b, s)));
+        v_store(y + i, v_fma(b, c, v_mul(a, s)));
+    }
+    if (i < half) {
+        size_t some = half - i;
+        vec a = v_load_some(x + i, some), b = v_load_some(y + i, some);
+        vec c = v_load_some(cosine + i, some), s = v_load_some(sine + i, some);
+        v_store_some(x + i, v_fms(a, c, v_mul(b, s)), some);
+        v_store_some(y + i, v_fma(b, c, v_mul(a, s)), some);
+    }
+}
+
+static float maximum(const float *x, size_t n)
+{
+    vec m[4];
+    size_t i = 0;
+
+    for (size_t c = 0; c < 4; c++)
+        m[c] = v_set(-INFINITY);
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (size_t c = 0; c < 4; c++)
+            m[c] = v_max(m[c], v_load(x + i + c * LANES));
+    float most = v_join_max(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
+    for (; i < n; i++)
+        most = most > x[i] ? most : x[i];
+    return most;
+}
+
+/* The sum of e^(x - m); with `keep` the terms are stored there, which may be x. */
+ALWAYS_INLINE float sum_exp(float *keep, const float *x, size_t n, float m)
+{
+    vec sums = v_set(0.0f), most = v_set(m);
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES) {
+        vec e = v_exp(v_sub(v_load(x + i), most));
+        if (keep)
+            v_store(keep + i, e);
+        sums = v_add(sums, e);
+    }
+    if (i < n) {
+        float rest[LANES];
+        v_store(rest, v_exp(v_sub(v_load_some(x + i, n - i), most)));
+        if (keep)
+            memcpy(keep + i, rest, (n - i) * sizeof *rest);
+        sums = v_add(sums, v_load_some(rest, n - i));
+    }
+    return v_join(sums);
+}
+
+static void scale_all(float *x, size_t n, float factor)
+{
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        v_store(x + i, v_mul(v_load(x + i), v_set(factor)));
+    if (i < n)
+        v_store_some(x + i, v_mul(v_load_some(x + i, n - i), v_set(factor)), n - i);
+}
+
+static void softmax(float *x, size_t n)
+{
+    scale_all(x, n, 1.0f / sum_exp(x, x, n, maximum(x, n)));
+}
+
+/* How many positions from j on lie in j's block. */
+ALWAYS_INLINE size_t run_of_block(size_t j, size_t block_tokens, size_t n_positions)
+{
+    return least(block_tokens - j % block_tokens, n_positions - j);
+}
+
+/* For some heads and columns: out = sum of p_j v_j. */
+ALWAYS_INLINE void mix_tile(size_t n_heads, size_t n_vectors, size_t last, float *out, size_t out_stride,
+                            size_t d_head, const float *const *v_blocks, size_t column, size_t block_tokens,
+                            size_t first, size_t n_positions, const float *scores)
+{
+    vec acc[TILE_HEADS][TILE_COLUMNS];
+
+    clear_sums(n_heads, n_vectors, acc);
+    for (size_t j = first, run; j < n_positions; j += run) {
+        run = run_of_block(j, block_tokens, n_positions);
+        sum_columns(WEIGHT_F32, n_heads, n_vectors, last, acc,
+                    v_blocks[j / block_tokens] + j % block_tokens * d_head + column, d_head, run, scores + j,
+                    n_positions);
+    }
+#pragma GCC unroll 8
+    for (size_t h = 0; h < n_heads; h++)
+#pragma GCC unroll 8
+        for (size_t c = 0; c < n_vectors; c++) {
+            float *at = out + h * out_stride + column + c * LANES;
+            if (last < LANES)
+                v_store_some(at, acc[h][c], last);
+            else
+                v_store(at, acc[h][c]);
+        }
+}
+
+ALWAYS_INLINE void mix_heads(size_t n_heads, float *out, size_t out_stride, size_t d_head,
+                             const float *const *v_blocks, size_t block_tokens, size_t first,
+                             size_t n_positions, const float *scores)
+{
+    size_t i = 0;
+
+    for (; i + TILE_COLUMNS * LANES <= d_head; i += TILE_COLUMNS * LANES)
+        mix_tile(n_heads, TILE_COLUMNS, LANES, out, out_stride, d_head, v_blocks, i, block_tokens, first,
+                 n_positions, scores);
+    for (; i + LANES <= d_head; i += LANES)
+        mix_tile(n_heads, 1, LANES, out, out_stride, d_head, v_blocks, i, block_tokens, first, n_positions,
+                 scores);
+    if (i < d_head)
+        mix_tile(n_heads, 1, d_head - i, out, out_stride, d_head, v_blocks, i, block_tokens, first,
+                 n_positions, scores);
+}
+
+static void attend(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads,
+                   size_t d_head, const float *const *k_blocks, const float *const *v_blocks,
+                   size_t block_tokens, size_t first, size_t n_positions, float scale, float *scores)
+{
+    /* The keys of a run are a matrix, and the heads are its tokens. */
+    for (size_t j = first, run; j < n_positions; j += run) {
+        run = run_of_block(j, block_tokens, n_positions);
+        matmul_f32(scores + j, n_positions, k_blocks[j / block_tokens] + j % block_tokens * d_head, run,
+                   d_head, q, q_stride, n_heads);
+    }
+    if (first < n_positions)
+        for (size_t h = 0; h < n_heads; h++) {
+            scale_all(scores + h * n_positions + first, n_positions - first, scale);
+            softmax(scores + h * n_positions + first, n_positions - first);
+        }
+    size_t h = 0;
+    for (; h + TILE_HEADS <= n_heads; h += TILE_HEADS)
+        mix_heads(TILE_HEADS, out + h * out_stride, out_stride, d_head, v_blocks, block_tokens, first,
+                  n_positions, scores + h * n_positions);
+    for (; h < n_heads; h++)
+        mix_heads(1, out + h * out_stride, out_stride, d_head, v_blocks, block_tokens, first, n_positions,
+                  scores + h * n_positions);
+}
+
+/* ---- over the vocabulary ---- */
+
+static size_t arg_max(const float *x, size_t n)
+{
+    float most = maximum(x, n);
+    size_t i = 0;
+
+    while (i + LANES <= n && v_all_less(v_load(x + i), v_set(most)))
+        i += LANES;
+    for (; i < n; i++)
+        if (!(x[i] < most))
+            return i;
+    return 0;
+}
+
+static float log_sum_exp(const float *x, size_t n)
+{
+    float m = maximum(x, n);
+
+    return (float)(m + log(sum_exp(NULL, x, n, m)));
+}
+
+#define KERNELS_TABLE(NAME)                                                                                  \
+    {                                                                                                        \
+        .name = NAME,                                                                                        \
+        .matmul = {[WEIGHT_F32] = matmul_f32, [WEIGHT_F16] = matmul_f16, [WEIGHT_BF16] = matmul_bf16},       \
+        .expand = {[WEIGHT_F32] = expand_f32, [WEIGHT_F16] = expand_f16, [WEIGHT_BF16] = expand_bf16},       \
+        .widen = {[WEIGHT_F32] = widen_f32, [WEIGHT_F16] = widen_f16, [WEIGHT_BF16] = widen_bf16},           \
+        .add = add, .multiply = multiply,                                                                    \
+        .activate = {[ACTIVATION_SILU] = silu,                                                               \
+                     [ACTIVATION_GELU_TANH] = gelu_tanh,                                                     \
+                     [ACTIVATION_GELU_ERF] = gelu_erf,                                                       \
+                     [ACTIVATION_RELU] = relu},                                                              \
+        .rms_norm = rms_norm, .layer_norm = layer_norm, .rope = rope, .attend = attend, .arg_max = arg_max,  \
+        .log_sum_exp = log_sum_exp                                                                           \
+    }
+
+#endif

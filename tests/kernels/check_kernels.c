@@ -1,0 +1,926 @@
+/*
+ * check_kernels.c - every row of every instruction set that this CPU has, against reference.c, bit for bit;
+ * and reference.c against sums that are exact, or done in double.
+ *
+ * Inputs end at a page that may not be touched, outputs lie between guard bytes.
+ * `--bench [SET [PART]]` measures instead: one set, rows whose name has PART in it.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/cpu.h"
+#include "base/pool.h"
+#include "kernels/blas.h"
+#include "kernels/kernels.h"
+#include "kernels/scalar.h"
+
+enum { REGION_BYTES = 4 << 20, N_REGIONS = 8, GUARD_BYTES = 64, MAX_OUT = 1 << 18, LANES = 16 };
+
+static size_t n_checks, n_failures;
+
+static void check(bool ok, const char *set, const char *row, const char *detail)
+{
+    n_checks++;
+    if (ok)
+        return;
+    if (n_failures++ < 20)
+        fprintf(stderr, "FAILED: %s %s: %s\n", set, row, detail);
+}
+
+/* ---- random numbers, from a fixed seed ---- */
+
+static uint64_t random_state = 0x9e3779b97f4a7c15u;
+
+static uint64_t random_bits(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state * 0x2545f4914f6cdd1du;
+}
+
+static size_t random_between(size_t least, size_t most)
+{
+    return least + (size_t)(random_bits() >> 33) % (most - least + 1);
+}
+
+static float random_float(void)
+{
+    return (float)((int64_t)(random_bits() >> 40) - (1 << 23)) * 0x1p-23f;
+}
+
+enum values { PLAIN, NASTY, EQUALS, WIDE, N_VALUES };
+
+static float random_value(enum values kind)
+{
+    static const float nasty[] = {0.0f,      -0.0f,      1e-40f, -1e-40f, 0x1p-149f, -0x1p-149f,
+                                  0x1p-126f, -0x1p-126f, 1e-20f, -3e-20f, 1e19f,     -2e19f,
+                                  3e38f,     -3e38f,     1.0f,   -1.0f};
+    if (kind == NASTY)
+        return random_bits() >> 62 ? random_float() : nasty[random_bits() >> 60];
+    if (kind == EQUALS)
+        return (float)random_between(0, 2) - 1.0f;
+    return kind == WIDE ? random_float() * 100.0f : random_float();
+}
+
+/* ---- memory with edges ---- */
+
+static char *regions[N_REGIONS];
+
+static void make_regions(void)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+
+    for (size_t i = 0; i < N_REGIONS; i++) {
+        char *at =
+            mmap(NULL, REGION_BYTES + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at == MAP_FAILED || mprotect(at + REGION_BYTES, page, PROT_NONE) != 0) {
+            perror("mmap");
+            exit(2);
+        }
+        regions[i] = at;
+    }
+}
+
+/* `bytes` whose end is the end of what may be touched. */
+static void *edge(size_t region, size_t bytes)
+{
+    if (bytes > REGION_BYTES)
+        abort();
+    return regions[region] + REGION_BYTES - bytes;
+}
+
+static float *edge_floats(size_t region, size_t n, enum values kind)
+{
+    float *at = edge(region, n * sizeof *at);
+    for (size_t i = 0; i < n; i++)
+        at[i] = random_value(kind);
+    return at;
+}
+
+/* Weights of any type: for the short ones any bits but infinity and NaN, nasty or not. */
+static void *edge_weights(size_t region, size_t n, enum weight_type type, enum values kind)
+{
+    if (type == WEIGHT_F32)
+        return edge_floats(region, n, kind);
+    uint16_t *at = edge(region, n * sizeof *at);
+    for (size_t i = 0; i < n; i++) {
+        if (kind == NASTY) {
+            uint16_t exponent = type == WEIGHT_F16 ? 0x7c00 : 0x7f80;
+            do
+                at[i] = (uint16_t)random_bits();
+            while ((at[i] & exponent) == exponent);
+        } else {
+            at[i] = (uint16_t)((type == WEIGHT_F16 ? 0x3800 : 0x3f00) + (random_bits() & 0x83ff));
+        }
+    }
+    return at;
+}
+
+/* Two outputs, of the reference and of a set, with the same content before and guards around. */
+struct outputs {
+    float *reference, *set; /* at any address that is a multiple of 4 */
+    size_t n;
+};
+static unsigned char output_bytes[2][MAX_OUT * sizeof(float) + 2 * GUARD_BYTES + 64];
+
+static struct outputs outputs_of(size_t n, enum values kind)
+{
+    if (n > MAX_OUT)
+        abort();
+    memset(output_bytes, 0xa5, sizeof output_bytes);
+    struct outputs out = {.n = n,
+                          .reference = (float *)(void *)(output_bytes[0] + GUARD_BYTES),
+                          .set =
+                              (float *)(void *)(output_bytes[1] + GUARD_BYTES + 4 * random_between(0, 15))};
+    for (size_t i = 0; i < n; i++)
+        out.reference[i] = out.set[i] = random_value(kind);
+    return out;
+}
+
+static bool same_float(float a, float b)
+{
+    return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b)); /* one NaN is as good as another */
+}
+
+static bool guards_hold(const struct outputs *out)
+{
+    const unsigned char *begin = (const unsigned char *)out->set, *end = begin + out->n * sizeof *out->set;
+
+    for (const unsigned char *at = output_bytes[1]; at < output_bytes[1] + sizeof output_bytes[1]; at++)
+        if ((at < begin || at >= end) && *at != 0xa5)
+            return false;
+    return true;
+}
+
+static void compare(const struct outputs *out, const struct kernels *set, const char *row, const char *shape)
+{
+    char detail[256];
+
+    for (size_t i = 0; i < out->n; i++)
+        if (!same_float(out->reference[i], out->set[i])) {
+            snprintf(detail, sizeof detail, "%s: [%zu] is %a instead of %a", shape, i, (double)out->set[i],
+                     (double)out->reference[i]);
+            check(false, set->name, row, detail);
+            return;
+        }
+    check(true, set->name, row, shape);
+    check(guards_hold(out), set->name, row, "wrote outside its output");
+}
+
+/* ---- each row against the reference ---- */
+
+static size_t random_length(void)
+{
+    return random_between(1, 10) < 10 ? random_between(1, 70) : random_between(71, 1500);
+}
+
+static void compare_matmul(const struct kernels *reference, const struct kernels *set, size_t n_rows,
+                           size_t n_in, size_t n_tokens)
+{
+    enum values kind = random_between(0, 1) ? PLAIN : NASTY;
+    char shape[128];
+
+    for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+        size_t x_stride = n_in + random_between(0, 5), out_stride = n_rows + random_between(0, 5);
+        const void *w = edge_weights(0, n_rows * n_in, (enum weight_type)type, kind);
+        const float *x = edge_floats(1, (n_tokens - 1) * x_stride + n_in, kind);
+        struct outputs out = outputs_of((n_tokens - 1) * out_stride + n_rows, PLAIN);
+        reference->matmul[type](out.reference, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);
+        set->matmul[type](out.set, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);
+        snprintf(shape, sizeof shape, "%s %zu x %zu, %zu tokens", weight_type_name((enum weight_type)type),
+                 n_rows, n_in, n_tokens);
+        compare(&out, set, "matmul", shape);
+    }
+}
+
+static void check_matmul(const struct kernels *reference, const struct kernels *set)
+{
+    for (size_t n = 1; n <= 70; n++) {
+        compare_matmul(reference, set, random_between(1, 9), n, random_between(1, 9));
+        compare_matmul(reference, set, n, random_between(1, 70), random_between(1, 9));
+        compare_matmul(reference, set, random_between(1, 70), random_between(1, 40), random_between(1, 20));
+    }
+    for (size_t n = 0; n < 6; n++) {
+        compare_matmul(reference, set, random_between(1, 70), random_between(1000, 2100),
+                       random_between(1, 12));
+        compare_matmul(reference, set, random_between(30, 40), random_between(8000, 9000),
+                       random_between(1, 9));
+    }
+    compare_matmul(reference, set, 11, 40003, 7); /* a row that fills a block alone */
+}
+
+static void check_matmul_tells_tokens_apart(const struct kernels *set)
+{
+    enum { ROWS = 37, IN = 75, TOKENS = 11 };
+    static float w[ROWS * IN], x[TOKENS * IN], together[TOKENS * ROWS], alone[ROWS];
+
+    for (size_t i = 0; i < ROWS * IN; i++)
+        w[i] = random_float();
+    for (size_t i = 0; i < TOKENS * IN; i++)
+        x[i] = random_float();
+    set->matmul[WEIGHT_F32](together, ROWS, w, ROWS, IN, x, IN, TOKENS);
+    for (size_t t = 0; t < TOKENS; t++) {
+        for (size_t o = 0; o < ROWS; o++) /* row by row, as another share of the work would */
+            set->matmul[WEIGHT_F32](alone + o, ROWS, w + o * IN, 1, IN, x + t * IN, IN, 1);
+        check(memcmp(alone, together + t * ROWS, sizeof alone) == 0, set->name, "matmul",
+              "a token's result depends on its company");
+    }
+}
+
+static void check_expand(const struct kernels *reference, const struct kernels *set)
+{
+    char shape[128];
+
+    for (size_t n_out = 1; n_out <= 150; n_out++)
+        for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+            enum values kind = random_between(0, 1) ? PLAIN : NASTY;
+            size_t rank = random_between(0, 20), n_tokens = random_between(1, 11);
+            size_t b_stride = n_out + random_between(0, 5), u_stride = rank + random_between(0, 3);
+            size_t out_stride = n_out + random_between(0, 5);
+            size_t n_b = rank ? (rank - 1) * b_stride + n_out : 0;
+            float scale = random_between(0, 3) ? random_float() : 0.0f;
+            const void *b = edge_weights(0, n_b, (enum weight_type)type, kind);
+            const float *u = edge_floats(1, (n_tokens - 1) * u_stride + rank, kind);
+            struct outputs out = outputs_of((n_tokens - 1) * out_stride + n_out, kind);
+            reference->expand[type](out.reference, out_stride, b, b_stride, rank, u, u_stride, scale, n_out,
+                                    n_tokens);
+            set->expand[type](out.set, out_stride, b, b_stride, rank, u, u_stride, scale, n_out, n_tokens);
+            snprintf(shape, sizeof shape, "%s rank %zu to %zu, %zu tokens",
+                     weight_type_name((enum weight_type)type), rank, n_out, n_tokens);
+            compare(&out, set, "expand", shape);
+        }
+}
+
+static void check_widen(const struct kernels *reference, const struct kernels *set)
+{
+    for (size_t n = 1; n <= 70; n++)
+        for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+            const void *w = edge_weights(0, n, (enum weight_type)type, NASTY);
+            struct outputs out = outputs_of(n, PLAIN);
+            reference->widen[type](out.reference, w, n);
+            set->widen[type](out.set, w, n);
+            compare(&out, set, "widen", weight_type_name((enum weight_type)type));
+        }
+}
+
+static void check_pairwise(const struct kernels *reference, const struct kernels *set)
+{
+    for (size_t i = 0; i < 200; i++) {
+        enum values kind = (enum values)random_between(0, N_VALUES - 1);
+        size_t n = i < 70 ? i + 1 : random_length();
+        const float *a = edge_floats(0, n, kind);
+        struct outputs out = outputs_of(n, kind);
+        reference->add(out.reference, a, n);
+        set->add(out.set, a, n);
+        compare(&out, set, "add", "");
+        out = outputs_of(n, kind);
+        reference->multiply(out.reference, a, n);
+        set->multiply(out.set, a, n);
+        compare(&out, set, "multiply", "");
+    }
+}
+
+static void check_activations(const struct kernels *reference, const struct kernels *set)
+{
+    static const float special[] = {INFINITY, -INFINITY, NAN,  88.7228f, -103.9f,
+                                    0.625f,   -0.625f,   4.0f, -0.0f};
+    static const char *const names[N_ACTIVATIONS] = {"silu", "gelu_tanh", "gelu_erf", "relu"};
+
+    for (int a = 0; a < N_ACTIVATIONS; a++)
+        for (size_t i = 0; i < 200; i++) {
+            size_t n = i < 70 ? i + 1 : random_length();
+            struct outputs out = outputs_of(n, (enum values)random_between(0, N_VALUES - 1));
+            size_t at = random_between(0, n - 1);
+            out.reference[at] = out.set[at] =
+                special[random_between(0, sizeof special / sizeof *special - 1)];
+            reference->activate[a](out.reference, n);
+            set->activate[a](out.set, n);
+            compare(&out, set, names[a], "");
+        }
+}
+
+static void check_norms(const struct kernels *reference, const struct kernels *set)
+{
+    for (size_t i = 0; i < 300; i++) {
+        enum values kind = (enum values)random_between(0, N_VALUES - 1);
+        size_t n = i < 70 ? i + 1 : random_length();
+        const float *x = edge_floats(0, n, kind), *weight = edge_floats(1, n, PLAIN),
+                    *bias = edge_floats(2, n, PLAIN);
+        struct outputs out = outputs_of(n, PLAIN);
+
+        reference->rms_norm(out.reference, x, weight, n, 1e-5f);
+        set->rms_norm(out.set, x, weight, n, 1e-5f);
+        compare(&out, set, "rms_norm", "");
+        out = outputs_of(n, kind); /* in place */
+        reference->rms_norm(out.reference, out.reference, weight, n, 1e-6f);
+        set->rms_norm(out.set, out.set, weight, n, 1e-6f);
+        compare(&out, set, "rms_norm", "in place");
+        out = outputs_of(n, kind);
+        reference->layer_norm(out.reference, x, weight, bias, n, 1e-5f);
+        set->layer_norm(out.set, x, weight, bias, n, 1e-5f);
+        compare(&out, set, "layer_norm", "");
+        out = outputs_of(n, kind);
+        reference->layer_norm(out.reference, out.reference, weight, NULL, n, 1e-5f);
+        set->layer_norm(out.set, out.set, weight, NULL, n, 1e-5f);
+        compare(&out, set, "layer_norm", "in place, without bias");
+    }
+}
+
+static void check_rope(const struct kernels *reference, const struct kernels *set)
+{
+    for (size_t half = 0; half <= 140; half++) {
+        enum values kind = random_between(0, 1) ? PLAIN : NASTY;
+        const float *cosine = edge_floats(0, half, kind), *sine = edge_floats(1, half, kind);
+        struct outputs out = outputs_of(2 * half, kind);
+        reference->rope(out.reference, cosine, sine, 2 * half);
+        set->rope(out.set, cosine, sine, 2 * half);
+        compare(&out, set, "rope", "");
+    }
+}
+
+static void check_attend(const struct kernels *reference, const struct kernels *set)
+{
+    char shape[128];
+
+    for (size_t i = 0; i < 300; i++) {
+        enum values kind = (enum values)random_between(0, N_VALUES - 1);
+        size_t d_head = i < 140 ? i + 1 : random_between(1, 160), n_heads = random_between(1, 9);
+        size_t block_tokens = random_between(1, 40), n_positions = random_between(1, 100);
+        size_t first = random_between(0, 3) ? 0 : random_between(0, n_positions);
+        size_t n_blocks = (n_positions + block_tokens - 1) / block_tokens;
+        size_t q_stride = d_head + random_between(0, 5), out_stride = d_head + random_between(0, 5);
+        size_t block_floats = block_tokens * d_head;
+        const float *keys = edge_floats(0, n_blocks * block_floats, kind);
+        const float *values = edge_floats(1, n_blocks * block_floats, kind == NASTY ? NASTY : PLAIN);
+        const float *q = edge_floats(2, (n_heads - 1) * q_stride + d_head, kind == NASTY ? PLAIN : kind);
+        const float *k_blocks[100], *v_blocks[100];
+        float *scores = edge(3, n_heads * n_positions * sizeof *scores);
+        for (size_t b = 0; b < n_blocks; b++) { /* the last first: no order may be assumed */
+            k_blocks[b] = keys + (n_blocks - 1 - b) * block_floats;
+            v_blocks[b] = values + (n_blocks - 1 - b) * block_floats;
+        }
+        struct outputs out = outputs_of((n_heads - 1) * out_stride + d_head, PLAIN);
+        reference->attend(out.reference, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks,
+                          block_tokens, first, n_positions, 0.125f, scores);
+        set->attend(out.set, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks, block_tokens,
+                    first, n_positions, 0.125f, scores);
+        snprintf(shape, sizeof shape, "%zu heads of %zu, positions %zu to %zu in blocks of %zu", n_heads,
+                 d_head, first, n_positions, block_tokens);
+        compare(&out, set, "attend", shape);
+    }
+}
+
+static void check_vocabulary(const struct kernels *reference, const struct kernels *set)
+{
+    for (size_t i = 0; i < 400; i++) {
+        enum values kind = (enum values)random_between(0, N_VALUES - 1);
+        size_t n = i < 200 ? i + 1 : random_length();
+        float *x = edge_floats(0, n, kind);
+        if (random_between(0, 4) == 0)
+            x[random_between(0, n - 1)] = -INFINITY;
+        check(reference->arg_max(x, n) == set->arg_max(x, n), set->name, "arg_max", "another index");
+        check(same_float(reference->log_sum_exp(x, n), set->log_sum_exp(x, n)), set->name, "log_sum_exp",
+              "another value");
+    }
+}
+
+static void check_set(const struct kernels *reference, const struct kernels *set)
+{
+    check_matmul(reference, set);
+    check_expand(reference, set);
+    check_widen(reference, set);
+    check_pairwise(reference, set);
+    check_activations(reference, set);
+    check_norms(reference, set);
+    check_rope(reference, set);
+    check_attend(reference, set);
+    check_vocabulary(reference, set);
+}
+
+/* ---- known values, for the reference as for the others ---- */
+
+static bool near(double value, double wanted, double tolerance)
+{
+    return fabs(value - wanted) <= tolerance * (1 + fabs(wanted));
+}
+
+static void known_products(const struct kernels *set)
+{
+    enum { ROWS = 13, IN = 53, TOKENS = 6, RANK = 5 };
+    float w[ROWS * IN], x[TOKENS * IN], out[TOKENS * ROWS], u[TOKENS * RANK];
+
+    for (size_t i = 0; i < ROWS * IN; i++)
+        w[i] = (float)random_between(0, 16) - 8;
+    for (size_t i = 0; i < TOKENS * IN; i++)
+        x[i] = (float)random_between(0, 16) - 8;
+    for (size_t i = 0; i < TOKENS * RANK; i++)
+        u[i] = (float)random_between(0, 16) - 8;
+    set->matmul[WEIGHT_F32](out, ROWS, w, ROWS, IN, x, IN, TOKENS);
+    for (size_t t = 0; t < TOKENS; t++)
+        for (size_t o = 0; o < ROWS; o++) {
+            double sum = 0;
+            for (size_t k = 0; k < IN; k++)
+                sum += (double)w[o * IN + k] * (double)x[t * IN + k];
+            check((double)out[t * ROWS + o] == sum, set->name, "matmul", "integers do not add up");
+        }
+    set->expand[WEIGHT_F32](out, ROWS, w, ROWS + 1, RANK, u, RANK, 0.5f, ROWS, TOKENS);
+    for (size_t t = 0; t < TOKENS; t++)
+        for (size_t o = 0; o < ROWS; o++) {
+            double sum = 0, low = 0;
+            for (size_t k = 0; k < IN; k++)
+                sum += (double)w[o * IN + k] * (double)x[t * IN + k];
+            for (size_t j = 0; j < RANK; j++)
+                low += (double)w[j * (ROWS + 1) + o] * (double)u[t * RANK + j];
+            check((double)out[t * ROWS + o] == sum + 0.5 * low, set->name, "expand",
+                  "integers do not add up");
+        }
+}
+
+static double half_value(unsigned half)
+{
+    int exponent = (int)(half >> 10 & 31);
+    double fraction = half & 1023, value;
+    if (exponent == 31)
+        value = fraction > 0 ? (double)NAN : (double)INFINITY;
+    else
+        value = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+    return half & 0x8000 ? -value : value;
+}
+
+static void known_halves(const struct kernels *set)
+{
+    static uint16_t halves[65536];
+    static float wide[65536];
+
+    for (unsigned i = 0; i < 65536; i++)
+        halves[i] = (uint16_t)i;
+    set->widen[WEIGHT_F16](wide, halves, 65536);
+    for (unsigned i = 0; i < 65536; i++)
+        check(same_float(wide[i], (float)half_value(i)), set->name, "widen", "f16 is not exact");
+    set->widen[WEIGHT_BF16](wide, halves, 65536);
+    for (unsigned i = 0; i < 65536; i++)
+        check(bits_of_float(wide[i]) == i << 16, set->name, "widen", "bf16 is not exact");
+}
+
+static void known_activations(const struct kernels *set)
+{
+    for (size_t i = 0; i < 4000; i++) {
+        float at = random_value(i % 2 ? PLAIN : WIDE) * (i % 4 < 2 ? 1.0f : 0.1f);
+        float y[N_ACTIVATIONS][LANES]; /* room for a set that stores too much, so that this ends */
+        double x = at;
+        double wanted[N_ACTIVATIONS] = {x / (1 + exp(-x)),
+                                        x / 2 * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))),
+                                        x / 2 * (1 + erf(x / sqrt(2))), x > 0 ? x : 0};
+        for (size_t a = 0; a < N_ACTIVATIONS; a++) {
+            y[a][0] = at;
+            set->activate[a](y[a], 1);
+            check(near(y[a][0], wanted[a], 1e-6), set->name, "activate", "far from libm");
+        }
+    }
+}
+
+static void known_norms(const struct kernels *set)
+{
+    enum { N = 101 };
+    float x[N], weight[N], bias[N], rms[N], layer[N];
+    double squares = 0, sum = 0, variance = 0;
+
+    for (size_t i = 0; i < N; i++) {
+        x[i] = random_float() + 0.5f, weight[i] = random_float(), bias[i] = random_float();
+        squares += (double)x[i] * (double)x[i], sum += (double)x[i];
+    }
+    for (size_t i = 0; i < N; i++)
+        variance += pow((double)x[i] - sum / N, 2);
+    set->rms_norm(rms, x, weight, N, 1e-5f);
+    set->layer_norm(layer, x, weight, bias, N, 1e-5f);
+    for (size_t i = 0; i < N; i++) {
+        double w = weight[i];
+        check(near(rms[i], (double)x[i] / sqrt(squares / N + 1e-5) * w, 1e-6), set->name, "rms_norm",
+              "far from double");
+        check(
+            near(layer[i], ((double)x[i] - sum / N) / sqrt(variance / N + 1e-5) * w + (double)bias[i], 1e-6),
+            set->name, "layer_norm", "far from double");
+    }
+}
+
+static void known_attention(const struct kernels *set)
+{
+    enum { D = 20, N = 50, FIRST = 7, BLOCK = 16, N_BLOCKS = 4 };
+    float keys[N_BLOCKS * BLOCK * D], values[N_BLOCKS * BLOCK * D], q[D], out[D], scores[N];
+    const float *k_blocks[N_BLOCKS], *v_blocks[N_BLOCKS];
+    double p[N], sum = 0;
+
+    for (size_t i = 0; i < N_BLOCKS * BLOCK * D; i++)
+        keys[i] = 4 * random_float(), values[i] = random_float();
+    for (size_t i = 0; i < D; i++)
+        q[i] = random_float();
+    for (size_t b = 0; b < N_BLOCKS; b++)
+        k_blocks[b] = keys + b * BLOCK * D, v_blocks[b] = values + b * BLOCK * D;
+    set->attend(out, D, q, D, 1, D, k_blocks, v_blocks, BLOCK, FIRST, N, 0.25f, scores);
+    for (size_t j = FIRST; j < N; j++) {
+        double dot = 0;
+        for (size_t i = 0; i < D; i++)
+            dot += (double)q[i] * (double)keys[j * D + i];
+        sum += p[j] = exp(0.25 * dot);
+    }
+    for (size_t i = 0; i < D; i++) {
+        double mixed = 0;
+        for (size_t j = FIRST; j < N; j++)
+            mixed += p[j] / sum * (double)values[j * D + i];
+        check(near(out[i], mixed, 1e-6), set->name, "attend", "far from double");
+    }
+    set->attend(out, D, q, D, 1, D, k_blocks, v_blocks, BLOCK, N, N, 0.25f, scores);
+    for (size_t i = 0; i < D; i++)
+        check(out[i] == 0.0f, set->name, "attend", "no position at all does not give 0");
+
+    float x[6] = {1, 2, 3, 4, 5, 6}, cosine[3] = {0, 1, 0.5f}, sine[3] = {1, 0, -0.5f};
+    const float turned[6] = {-4, 2, 4.5f, 1, 5, 1.5f};
+    set->rope(x, cosine, sine, 6);
+    check(memcmp(x, turned, sizeof x) == 0, set->name, "rope", "does not rotate the pairs");
+}
+
+static void known_vocabulary(const struct kernels *set)
+{
+    enum { N = 1000 };
+    float x[N];
+    double sum = 0;
+
+    for (size_t i = 0; i < N; i++) {
+        x[i] = 5 * random_float();
+        sum += exp((double)x[i]);
+    }
+    check(near(set->log_sum_exp(x, N), log(sum), 1e-6), set->name, "log_sum_exp", "far from double");
+    x[17] = x[333] = x[999] = 6.0f;
+    check(set->arg_max(x, N) == 17, set->name, "arg_max", "not the first of equals");
+    x[999] = 7.0f;
+    check(set->arg_max(x, N) == 999, set->name, "arg_max", "not the last element");
+    check(set->arg_max(x, 1) == 0, set->name, "arg_max", "not the only element");
+    x[0] = 800.0f;
+    check(set->log_sum_exp(x, N) == 800.0f, set->name, "log_sum_exp", "does not bear large values");
+}
+
+static void known_values(const struct kernels *set)
+{
+    known_products(set);
+    known_halves(set);
+    known_activations(set);
+    known_norms(set);
+    known_attention(set);
+    known_vocabulary(set);
+    check_matmul_tells_tokens_apart(set);
+}
+
+/* ---- the polynomials ---- */
+
+static void check_precision(void)
+{
+    double exp_ulps = 0, tanh_error = 0, erf_error = 0;
+
+    for (uint32_t bits = 0; bits < 0x42d00000u; bits += 1009) /* |x| up to 104 */
+        for (uint32_t sign = 0; sign < 2; sign++) {
+            float x = float_of_bits(bits | sign << 31), e = v_exp(x);
+            long double exact = expl((long double)x);
+            if (exact >= 0x1p-126L && exact < 0x1p128L) {
+                long double ulp = ldexpl(1, (int)floorl(log2l(exact)) - 23);
+                exp_ulps = fmax(exp_ulps, (double)(fabsl((long double)e - exact) / ulp));
+            }
+            tanh_error = fmax(tanh_error, (double)fabsl((long double)v_tanh(x) - tanhl((long double)x)));
+            erf_error = fmax(erf_error, (double)fabsl((long double)v_erf(x) - erfl((long double)x)));
+        }
+    printf("exp: at most %.3f ulp; tanh: %.2g; erf: %.2g absolutely\n", exp_ulps, tanh_error, erf_error);
+    check(exp_ulps <= 1.0, "polynomial", "exp", "more than 1 ulp off");
+    check(tanh_error <= 1e-7, "polynomial", "tanh", "more than 1e-7 off");
+    check(erf_error <= 1e-7, "polynomial", "erf", "more than 1e-7 off");
+    check(v_exp(90.0f) == INFINITY && v_exp(-INFINITY) == 0.0f && v_exp(0.0f) == 1.0f, "polynomial", "exp",
+          "ends");
+    check(isnan(v_exp(NAN)) && isnan(v_tanh(NAN)) && isnan(v_erf(NAN)), "polynomial", "exp",
+          "a NaN vanishes");
+    check(v_tanh(INFINITY) == 1.0f && v_erf(-INFINITY) == -1.0f, "polynomial", "tanh, erf", "ends");
+}
+
+/* ---- selection and merging ---- */
+
+static void check_selection(void)
+{
+    struct error err = {0};
+    unsigned features = cpu_detect_features();
+
+    check(strcmp(kernels_select(0, NULL, &err)->name, "c") == 0, "select", "",
+          "no features give another set than c");
+    check(strcmp(kernels_select(features, "c", &err)->name, "c") == 0, "select", "", "c is not honoured");
+    check(kernels_select(features, "", &err) == kernels_select(features, NULL, &err), "select", "",
+          "empty name");
+    check(!kernels_select(features, "sse9", &err) && err.code == ERROR_BAD_INPUT, "select", "",
+          "sse9 is accepted");
+    check(!kernels_select(0, "avx2", &err) && err.code == ERROR_BAD_INPUT, "select", "",
+          "avx2 without the feature");
+}
+
+static void check_blas(void)
+{
+    const float a[2 * 4] = {1, 2, 3, -1, 4, 5, 6, -1}, b[3 * 2] = {1, 2, 3, 4, 5, 6};
+    float c[2 * 3] = {1, 1, -1, 1, 1, -1};
+    const float wanted[2 * 3] = {45, 57, -1, 99, 129, -1}; /* the third column is stride */
+
+    blas_set_threads(2);
+    blas_gemm(2, 2, 3, 2.0f, a, 4, b, 2, 1.0f, c, 3);
+    check(memcmp(c, wanted, sizeof c) == 0, "blas", "gemm", "wrong product");
+}
+
+/* ---- measuring ---- */
+
+/* The thread's own time: others may use the core meanwhile. */
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+enum { POOL_BYTES = 256 << 20, MAX_REPEATS = 2000 };
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median time of work(context, i), i = 0, 1, ..., for about a quarter of a second and at least five
+   times. Short works are timed by the hundred, for reading the clock takes its time too. */
+static double median_seconds(void (*work)(void *context, size_t i), void *context)
+{
+    static double times[MAX_REPEATS];
+    double begin = now();
+    size_t n = 0, i = 0;
+
+    work(context, i++);
+    size_t at_once = now() - begin < 20e-6 ? 100 : 1;
+    begin = now();
+    for (double last = begin; n < MAX_REPEATS && (n < 5 || last - begin < 0.25); n++) {
+        double before = now();
+        for (size_t j = 0; j < at_once; j++)
+            work(context, i++);
+        last = now();
+        times[n] = (last - before) / (double)at_once;
+    }
+    qsort(times, n, sizeof *times, by_value);
+    return times[n / 2];
+}
+
+static volatile float sink;
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+__attribute__((target("avx512f"))) static void fma_512(void *context, size_t i)
+{
+    __m512 a[12], b = _mm512_set1_ps(0.999f), c = _mm512_set1_ps((float)i);
+    for (int j = 0; j < 12; j++)
+        a[j] = _mm512_set1_ps((float)j);
+    for (size_t n = *(size_t *)context; n > 0; n--)
+#pragma GCC unroll 12
+        for (int j = 0; j < 12; j++)
+            a[j] = _mm512_fmadd_ps(a[j], b, c);
+    for (int j = 1; j < 12; j++)
+        a[0] = _mm512_add_ps(a[0], a[j]);
+    sink = _mm512_reduce_add_ps(a[0]);
+}
+
+__attribute__((target("avx2,fma"))) static void fma_256(void *context, size_t i)
+{
+    __m256 a[12], b = _mm256_set1_ps(0.999f), c = _mm256_set1_ps((float)i);
+    for (int j = 0; j < 12; j++)
+        a[j] = _mm256_set1_ps((float)j);
+    for (size_t n = *(size_t *)context; n > 0; n--)
+#pragma GCC unroll 12
+        for (int j = 0; j < 12; j++)
+            a[j] = _mm256_fmadd_ps(a[j], b, c);
+    for (int j = 1; j < 12; j++)
+        a[0] = _mm256_add_ps(a[0], a[j]);
+    sink = _mm_cvtss_f32(_mm256_castps256_ps128(a[0]));
+}
+
+__attribute__((target("avx2"))) static void read_pool(void *context, size_t i)
+{
+    const __m256i *at = context;
+    __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
+                      _mm256_setzero_si256()};
+
+    for (size_t n = POOL_BYTES / 128; n > 0; n--, at += 4) {
+        _mm_prefetch((const char *)at + 4096, _MM_HINT_T0);
+        _mm_prefetch((const char *)at + 4096 + 64, _MM_HINT_T0);
+        for (size_t j = 0; j < 4; j++)
+            sum[j] = _mm256_xor_si256(sum[j], _mm256_loadu_si256(at + j));
+    }
+    sum[0] = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
+    sink = (float)(_mm256_extract_epi32(sum[0], 0) + (int)i);
+}
+#endif
+
+struct limits {
+    double flops, bytes; /* per second, of one core */
+};
+
+static const char *wanted_part; /* NULL: all */
+
+static struct limits measure_limits(const struct kernels *set, void *pool)
+{
+    struct limits limits = {NAN, NAN};
+#if defined(__x86_64__)
+    size_t n = 2000000;
+    if (strcmp(set->name, "avx512") == 0)
+        limits.flops = 12.0 * 32 * (double)n / median_seconds(fma_512, &n);
+    else if (strcmp(set->name, "avx2") == 0)
+        limits.flops = 12.0 * 16 * (double)n / median_seconds(fma_256, &n);
+    if (strcmp(set->name, "c") != 0)
+        limits.bytes = POOL_BYTES / median_seconds(read_pool, pool);
+#endif
+    return limits;
+}
+
+struct job {
+    const struct kernels *set;
+    enum weight_type type;
+    size_t n_rows, n_in, n_tokens, bytes;
+    char *pool;
+    float *x, *out, *scores;
+};
+
+/* Another matrix each time, so that weights come from memory, as in decoding. */
+static const void *weights_of(const struct job *job, size_t i)
+{
+    return job->pool + i % (POOL_BYTES / job->bytes) * job->bytes;
+}
+
+static void run_matmul(void *context, size_t i)
+{
+    struct job *job = context;
+    job->set->matmul[job->type](job->out, job->n_rows, weights_of(job, i), job->n_rows, job->n_in, job->x,
+                                job->n_in, job->n_tokens);
+}
+
+static void run_expand(void *context, size_t i)
+{
+    struct job *job = context;
+    job->set->expand[job->type](job->out, job->n_rows, weights_of(job, i), job->n_rows, job->n_in, job->x,
+                                job->n_in, 1.0f, job->n_rows, job->n_tokens);
+}
+
+enum { HEADS = 4, D_HEAD = 128, BLOCK_TOKENS = 16 };
+
+static void run_attend(void *context, size_t i)
+{
+    struct job *job = context;
+    const float *blocks[2][4096 / BLOCK_TOKENS], *at = weights_of(job, i);
+    size_t n_blocks = job->n_in / BLOCK_TOKENS;
+
+    for (size_t b = 0; b < 2 * n_blocks; b++)
+        blocks[b / n_blocks][b % n_blocks] = at + b * BLOCK_TOKENS * D_HEAD;
+    job->set->attend(job->out, D_HEAD, job->x, D_HEAD, HEADS, D_HEAD, blocks[0], blocks[1], BLOCK_TOKENS, 0,
+                     job->n_in, 0.088f, job->scores);
+}
+
+static void run_activation(void *context, size_t i)
+{
+    struct job *job = context;
+    (void)i;
+    job->set->activate[job->type](job->out, job->n_in);
+}
+
+static void run_log_sum_exp(void *context, size_t i)
+{
+    struct job *job = context;
+    (void)i;
+    sink = job->set->log_sum_exp(job->x, job->n_in);
+}
+
+static void run_arg_max(void *context, size_t i)
+{
+    struct job *job = context;
+    (void)i;
+    sink = (float)job->set->arg_max(job->x, job->n_in);
+}
+
+static void measure(const char *what, struct job *job, double flops, void (*work)(void *context, size_t i),
+                    const struct limits *limits)
+{
+    if (wanted_part && !strstr(what, wanted_part))
+        return;
+    double bytes = (double)job->bytes, seconds = median_seconds(work, job);
+    printf("%-7s %-34s %12.0f ns %8.1f GFLOP/s (%3.0f %%) %7.1f GB/s (%3.0f %%)\n", job->set->name, what,
+           seconds * 1e9, flops / seconds * 1e-9, 100 * flops / seconds / limits->flops,
+           bytes / seconds * 1e-9, 100 * bytes / seconds / limits->bytes);
+    fflush(stdout);
+}
+
+static void bench_set(struct job job)
+{
+    static const size_t shapes[][2] = {{2048, 2048}, {8192, 2048}, {2048, 8192}};
+    static const size_t tokens[] = {1, 2, 4, 8, 32, 128, 512}, ranks[] = {8, 16, 64},
+                        positions[] = {512, 4096};
+    struct limits limits = measure_limits(job.set, job.pool);
+    char what[64];
+
+    printf("%-7s one core: %.1f GFLOP/s, reads %.1f GB/s\n", job.set->name, limits.flops * 1e-9,
+           limits.bytes * 1e-9);
+    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+            for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
+                job.type = (enum weight_type)type;
+                job.n_rows = shapes[s][0], job.n_in = shapes[s][1], job.n_tokens = tokens[t];
+                job.bytes = job.n_rows * job.n_in * weight_type_size(job.type);
+                snprintf(what, sizeof what, "matmul %-4s %zux%zu, %zu tokens", weight_type_name(job.type),
+                         job.n_rows, job.n_in, job.n_tokens);
+                measure(what, &job, 2.0 * (double)(job.n_rows * job.n_in * job.n_tokens), run_matmul,
+                        &limits);
+            }
+    for (size_t r = 0; r < sizeof ranks / sizeof *ranks; r++)
+        for (size_t t = 1; t <= 8; t *= 8) {
+            job.type = WEIGHT_F32, job.n_rows = 2048, job.n_in = ranks[r], job.n_tokens = t;
+            job.bytes = job.n_rows * job.n_in * sizeof(float);
+            snprintf(what, sizeof what, "expand f32 rank %zu to 2048, %zu tok.", job.n_in, t);
+            measure(what, &job, 2.0 * (double)(job.n_rows * job.n_in * t), run_expand, &limits);
+        }
+    for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
+        job.n_in = positions[p];
+        job.bytes = 2 * job.n_in * D_HEAD * sizeof(float);
+        snprintf(what, sizeof what, "attend %d x %d, %zu positions", HEADS, D_HEAD, job.n_in);
+        measure(what, &job, 4.0 * HEADS * D_HEAD * (double)job.n_in, run_attend, &limits);
+    }
+    static const char *const activations[N_ACTIVATIONS] = {"silu", "gelu_tanh", "gelu_erf", "relu"};
+    job.n_in = 8192, job.bytes = job.n_in * sizeof(float);
+    for (int a = 0; a < N_ACTIVATIONS; a++) {
+        job.type = (enum weight_type)a;
+        measure(activations[a], &job, 0, run_activation, &limits);
+    }
+    job.n_in = 150000, job.bytes = job.n_in * sizeof(float);
+    measure("log_sum_exp 150000", &job, 0, run_log_sum_exp, &limits);
+    measure("arg_max 150000", &job, 0, run_arg_max, &limits);
+}
+
+static int bench(const struct kernels *const *sets, size_t n_sets, const char *only)
+{
+    const size_t n_floats = 512 * 8192;
+    struct job job = {.pool = aligned_alloc(4096, POOL_BYTES),
+                      .x = malloc(n_floats * sizeof(float)),
+                      .out = malloc(n_floats * sizeof(float)),
+                      .scores = malloc(HEADS * 4096 * sizeof(float))};
+
+    if (!job.pool || !job.x || !job.out || !job.scores)
+        return 2;
+    /* Every type reads numbers near 1 or near 0.01 here. */
+    for (size_t i = 0; i < POOL_BYTES / sizeof(uint16_t); i++)
+        ((uint16_t *)(void *)job.pool)[i] = (uint16_t)(0x3c00 + (i * 40503 & 0x3ff));
+    for (size_t i = 0; i < n_floats; i++)
+        job.x[i] = random_float(), job.out[i] = random_float();
+    printf(
+        "medians of one thread's own time; in brackets the share of what one core can do, measured before\n");
+    for (size_t i = 0; i < n_sets; i++) {
+        job.set = sets[i];
+        if (only ? strcmp(only, sets[i]->name) == 0 : strcmp("c", sets[i]->name) != 0)
+            bench_set(job);
+    }
+    free(job.pool), free(job.x), free(job.out), free(job.scores);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct kernels *sets[8];
+    size_t n_sets = kernels_all(cpu_detect_features(), sets);
+
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        compute_thread_begin();
+        wanted_part = argc > 3 ? argv[3] : NULL;
+        return bench(sets, n_sets, argc > 2 ? argv[2] : NULL);
+    }
+    if (argc > 1) {
+        fprintf(stderr, "usage: check_kernels [--bench [SET [PART]]]\n");
+        return 2;
+    }
+    make_regions();
+    check_precision();
+    check_selection();
+    check_blas();
+    /* As a thread starts, and with denormals flushed, as all computing threads run. */
+    for (int flushed = 0; flushed < 2; flushed++) {
+        if (flushed)
+            compute_thread_begin();
+        for (size_t i = 0; i < n_sets; i++) {
+            known_values(sets[i]);
+            if (i > 0)
+                check_set(sets[0], sets[i]);
+        }
+    }
+    printf("instruction sets:");
+    for (size_t i = 0; i < n_sets; i++)
+        printf(" %s", sets[i]->name);
+    printf("\n%zu checks, %zu failures\n", n_checks, n_failures);
+    return n_failures ? 1 : 0;
+}
