@@ -6,8 +6,8 @@
  * A request is one letter, a 32-bit little-endian length and that many bytes:
  *     E  encode text        S  with special tokens added      T  special tokens in it are plain text
  *     D  decode ids (32-bit little-endian each)     K  without special tokens     P  streamed, pieces joined
- * An answer is a letter, a length and bytes: i ids, t text, ! a message. --time also prints to stderr how much
- * processor time the calls took.
+ * An answer is a letter, a length and bytes: i ids, t text, ! a message. --time also prints to stderr how
+ * much processor time the calls took.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,9 +33,12 @@ static void answer(char kind, const void *bytes, size_t n_bytes)
         fwrite(bytes, 1, n_bytes, stdout);
 }
 
-static bool encode(const struct tokenizer *tokenizer, char kind, const char *text, size_t n_bytes, struct error *err)
+static bool encode(const struct tokenizer *tokenizer, char kind, const char *text, size_t n_bytes,
+                   struct error *err)
 {
-    int flags = kind == 'S' ? TOKENIZER_ADD_SPECIAL : kind == 'T' ? TOKENIZER_SPECIAL_AS_TEXT : TOKENIZER_PLAIN;
+    int flags = kind == 'S'   ? TOKENIZER_ADD_SPECIAL
+                : kind == 'T' ? TOKENIZER_SPECIAL_AS_TEXT
+                              : TOKENIZER_PLAIN;
     struct token_ids ids = {0};
     bool ok = tokenizer_encode(tokenizer, text, n_bytes, flags, &ids, err);
 
@@ -77,7 +80,8 @@ static bool stream(const struct tokenizer *tokenizer, const int32_t *ids, size_t
     return ok;
 }
 
-static bool serve(const struct tokenizer *tokenizer, char kind, const char *bytes, size_t n_bytes, struct error *err)
+static bool serve(const struct tokenizer *tokenizer, char kind, const char *bytes, size_t n_bytes,
+                  struct error *err)
 {
     const int32_t *ids = (const int32_t *)(const void *)bytes;
 

@@ -26,7 +26,8 @@ static inline struct tokenizer *tokenizer_of(const char *json)
 }
 
 /* "3 14 15": the ids of `text`. Valid until the next call. */
-static inline const char *ids_of_flags(const struct tokenizer *tokenizer, const char *text, size_t n_bytes, int flags)
+static inline const char *ids_of_flags(const struct tokenizer *tokenizer, const char *text, size_t n_bytes,
+                                       int flags)
 {
     static char shown[4096];
     struct token_ids ids = {0};
@@ -47,7 +48,8 @@ static inline const char *ids_of(const struct tokenizer *tokenizer, const char *
 }
 
 /* The caller frees. */
-static inline char *text_of(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool skip_special)
+static inline char *text_of(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
+                            bool skip_special)
 {
     struct error err = {0};
     char *text = NULL;

@@ -1,0 +1,136 @@
+/*
+ * kv.c - one mapping cut into blocks, a count per block, a stack of free ones.
+ *
+ * In a block each layer's head has its keys and then its values side by side, because attention reads both. The
+ * last block given back is the first given out again: its pages are there already.
+ */
+#include "model/kv.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "base/bytes.h"
+
+struct kv {
+    float *memory;
+    size_t n_bytes;
+    size_t n_layers, n_kv_heads;
+    size_t head_floats; /* keys, or values, of one head in a block */
+    size_t block_floats;
+    size_t n_blocks, n_free;
+    uint32_t *references; /* per block */
+    uint32_t *free_blocks; /* n_free used, the top last */
+};
+
+uint64_t kv_block_bytes(const struct model *model)
+{
+    const struct model_config *config = &model->config;
+    return (uint64_t)config->n_layers * config->n_kv_heads * config->d_head * 2 * KV_BLOCK_TOKENS * sizeof(float);
+}
+
+static struct kv *allocate(const struct model *model, size_t n_blocks)
+{
+    struct kv *kv = calloc(1, sizeof *kv);
+    if (!kv)
+        return NULL;
+    kv->references = calloc(n_blocks, sizeof *kv->references);
+    kv->free_blocks = calloc(n_blocks, sizeof *kv->free_blocks);
+    kv->n_bytes = n_blocks * (size_t)kv_block_bytes(model);
+    if (kv->references && kv->free_blocks) {
+        void *memory = mmap(NULL, kv->n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        kv->memory = memory == MAP_FAILED ? NULL : memory;
+    }
+    if (!kv->memory) {
+        kv_destroy(kv);
+        return NULL;
+    }
+    return kv;
+}
+
+struct kv *kv_create(const struct model *model, uint64_t memory_bytes, size_t context, struct error *err)
+{
+    uint64_t block_bytes = kv_block_bytes(model), n_needed = ceil_divide(context, KV_BLOCK_TOKENS);
+    uint64_t n_blocks = memory_bytes / block_bytes;
+    if (n_blocks >= KV_NO_BLOCK)
+        n_blocks = KV_NO_BLOCK - 1;
+    if (n_blocks < n_needed || n_blocks == 0) {
+        error_set(err, ERROR_TOO_LARGE, "kv_memory",
+                  "one sequence of %zu tokens needs %llu bytes of key/value cache, but the budget is %llu", context,
+                  (unsigned long long)(n_needed * block_bytes), (unsigned long long)memory_bytes);
+        return NULL;
+    }
+    struct kv *kv = allocate(model, (size_t)n_blocks);
+    if (!kv) {
+        error_set(err, ERROR_NO_MEMORY, "kv_memory", "%llu bytes of key/value cache cannot be reserved",
+                  (unsigned long long)(n_blocks * block_bytes));
+        return NULL;
+    }
+    kv->n_layers = model->config.n_layers;
+    kv->n_kv_heads = model->config.n_kv_heads;
+    kv->head_floats = KV_BLOCK_TOKENS * model->config.d_head;
+    kv->block_floats = (size_t)block_bytes / sizeof(float);
+    kv->n_blocks = kv->n_free = (size_t)n_blocks;
+    for (size_t i = 0; i < kv->n_blocks; i++)
+        kv->free_blocks[i] = (uint32_t)(kv->n_blocks - 1 - i);
+    return kv;
+}
+
+void kv_destroy(struct kv *kv)
+{
+    if (!kv)
+        return;
+    if (kv->memory)
+        munmap(kv->memory, kv->n_bytes);
+    free(kv->references);
+    free(kv->free_blocks);
+    free(kv);
+}
+
+size_t kv_n_blocks(const struct kv *kv)
+{
+    return kv->n_blocks;
+}
+
+size_t kv_n_free(const struct kv *kv)
+{
+    return kv->n_free;
+}
+
+uint32_t kv_acquire(struct kv *kv)
+{
+    if (kv->n_free == 0)
+        return KV_NO_BLOCK;
+    uint32_t block = kv->free_blocks[--kv->n_free];
+    kv->references[block] = 1;
+    return block;
+}
+
+void kv_retain(struct kv *kv, uint32_t block)
+{
+    assert(block < kv->n_blocks && kv->references[block] > 0);
+    kv->references[block]++;
+}
+
+void kv_release(struct kv *kv, uint32_t block)
+{
+    assert(block < kv->n_blocks && kv->references[block] > 0);
+    if (--kv->references[block] == 0)
+        kv->free_blocks[kv->n_free++] = block;
+}
+
+static float *head_at(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
+{
+    assert(block < kv->n_blocks && layer < kv->n_layers && kv_head < kv->n_kv_heads);
+    return kv->memory + block * kv->block_floats + (layer * kv->n_kv_heads + kv_head) * 2 * kv->head_floats;
+}
+
+float *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
+{
+    return head_at(kv, block, layer, kv_head);
+}
+
+float *kv_values(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
+{
+    return head_at(kv, block, layer, kv_head) + kv->head_floats;
+}

@@ -1,0 +1,36 @@
+/*
+ * kv.h - the key/value cache: a pool of fixed-size blocks and who holds which. Memory, no policy.
+ *
+ * A block holds KV_BLOCK_TOKENS positions of all layers. Blocks are counted: a block may be held by several sequences.
+ * Engine thread only, but for the pool's threads reading and writing blocks inside a step.
+ */
+#ifndef MODEL_KV_H
+#define MODEL_KV_H
+
+#include "base/error.h"
+#include "model/model.h"
+
+#define KV_BLOCK_TOKENS 16
+#define KV_NO_BLOCK UINT32_MAX
+
+struct kv;
+
+/* As many blocks as fit into `memory_bytes` (at least one sequence of `context` must fit: ERROR_TOO_LARGE otherwise, saying
+   what is needed). Pages are touched on first use. */
+struct kv *kv_create(const struct model *model, uint64_t memory_bytes, size_t context, struct error *err);
+void kv_destroy(struct kv *kv);
+
+uint64_t kv_block_bytes(const struct model *model);
+size_t kv_n_blocks(const struct kv *kv);
+size_t kv_n_free(const struct kv *kv);
+
+/* A free block with one reference, or KV_NO_BLOCK. */
+uint32_t kv_acquire(struct kv *kv);
+void kv_retain(struct kv *kv, uint32_t block);
+void kv_release(struct kv *kv, uint32_t block);
+
+/* (KV_BLOCK_TOKENS, d_head) floats: keys or values of one layer and key/value head in a block. */
+float *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);
+float *kv_values(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);
+
+#endif

@@ -1,0 +1,300 @@
+/*
+ * linear.c - two phases. First u = A x for each segment and delta, in units small enough to share among threads.
+ * Then the output rows: each part takes one contiguous span of the jobs' rows, laid end to end, so that a thread
+ * streams its weights in one go; and finishes a block of rows (deltas, gain, bias, what comes after) while
+ * it is in the cache.
+ */
+#include "model/linear.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#include "base/bytes.h"
+
+enum {
+    ROW_STEP = 16,         /* spans begin at multiples of it: a cache line of outputs */
+    ROW_BLOCK = 64,        /* rows that are finished together */
+    UNIT_RANK = 16,        /* rows of A, and tokens, of one unit of the first phase */
+    UNIT_TOKENS = 64,
+    LEAST_WORK = 1 << 15,  /* multiplications that are worth another part */
+    FEW_THREADS = 8        /* with more of them, spans are halved, so that a late one costs less */
+};
+
+/* A x of one delta for one segment. */
+struct linear_item {
+    const struct delta *delta;
+    size_t first_token, n_tokens;
+    float *u; /* (n_tokens, rank) */
+};
+
+struct linear_unit {
+    size_t item, first_row, n_rows, first_token, n_tokens; /* tokens within the segment */
+};
+
+struct work {
+    const struct linear_call *call;
+    const struct model *model;
+    const struct kernels *kernels;
+    const struct linear_scratch *scratch;
+    bool has_deltas;
+    size_t n_units, n_rows;
+};
+
+static const struct site_view *view_of(const struct linear_call *call, size_t job, size_t segment)
+{
+    return &call->segments[segment].view->sites[call->jobs[job].site];
+}
+
+static size_t n_deltas_of(const struct linear_call *call, size_t job, size_t segment)
+{
+    return call->segments[segment].view->has_deltas ? view_of(call, job, segment)->n_deltas : 0;
+}
+
+/* ---- first phase: u = A x ---- */
+
+/* Memory for n_needed bytes in place of `memory`, whose contents are dropped. NULL: no memory, and none left. */
+static void *grow(void *memory, size_t *n_bytes, size_t n_needed)
+{
+    if (n_needed <= *n_bytes)
+        return memory;
+    size_t n_new = align_up(size_max(size_max(n_needed, 2 * *n_bytes), 4096), 64);
+    free(memory);
+    memory = aligned_alloc(64, n_new);
+    *n_bytes = memory ? n_new : 0;
+    return memory;
+}
+
+static bool reserve(struct linear_scratch *scratch, size_t n_items, size_t n_units, size_t n_floats, size_t n_lists,
+                    struct error *err)
+{
+    scratch->items = grow(scratch->items, &scratch->items_bytes, n_items * sizeof *scratch->items);
+    scratch->units = grow(scratch->units, &scratch->units_bytes, n_units * sizeof *scratch->units);
+    scratch->low_rank = grow(scratch->low_rank, &scratch->low_rank_bytes, n_floats * sizeof *scratch->low_rank);
+    scratch->first_items = grow(scratch->first_items, &scratch->first_items_bytes, n_lists * sizeof *scratch->first_items);
+    return (scratch->items && scratch->units && scratch->low_rank && scratch->first_items) || error_no_memory(err);
+}
+
+struct amount {
+    size_t n_items, n_units, n_floats;
+};
+
+static struct amount measure(const struct linear_call *call)
+{
+    struct amount amount = {0};
+    for (size_t job = 0; job < call->n_jobs; job++)
+        for (size_t s = 0; s < call->n_segments; s++)
+            for (size_t d = 0; d < n_deltas_of(call, job, s); d++) {
+                size_t rank = view_of(call, job, s)->deltas[d].rank, n_tokens = call->segments[s].n_tokens;
+                amount.n_items++;
+                amount.n_units += ceil_divide(rank, UNIT_RANK) * ceil_divide(n_tokens, UNIT_TOKENS);
+                amount.n_floats += align_up(rank * n_tokens, 16);
+            }
+    return amount;
+}
+
+static size_t add_units(struct linear_unit *units, size_t item, size_t rank, size_t n_tokens)
+{
+    size_t n = 0;
+    for (size_t token = 0; token < n_tokens; token += UNIT_TOKENS)
+        for (size_t row = 0; row < rank; row += UNIT_RANK)
+            units[n++] = (struct linear_unit){item, row, size_min(UNIT_RANK, rank - row), token,
+                                              size_min(UNIT_TOKENS, n_tokens - token)};
+    return n;
+}
+
+static void plan(struct work *work, struct linear_scratch *scratch)
+{
+    const struct linear_call *call = work->call;
+    size_t n_items = 0, n_floats = 0;
+    for (size_t job = 0; job < call->n_jobs; job++)
+        for (size_t s = 0; s < call->n_segments; s++) {
+            const struct linear_segment *segment = &call->segments[s];
+            scratch->first_items[job * call->n_segments + s] = n_items;
+            for (size_t d = 0; d < n_deltas_of(call, job, s); d++) {
+                const struct delta *delta = &view_of(call, job, s)->deltas[d];
+                scratch->items[n_items] = (struct linear_item){delta, segment->first, segment->n_tokens,
+                                                               scratch->low_rank + n_floats};
+                work->n_units += add_units(scratch->units + work->n_units, n_items, delta->rank, segment->n_tokens);
+                n_floats += align_up(delta->rank * segment->n_tokens, 16);
+                n_items++;
+            }
+        }
+}
+
+static void shrink(void *context, size_t part, size_t n_parts, size_t thread)
+{
+    const struct work *work = context;
+    const struct linear_call *call = work->call;
+    (void)thread;
+    for (size_t i = part * work->n_units / n_parts; i < (part + 1) * work->n_units / n_parts; i++) {
+        const struct linear_unit *unit = &work->scratch->units[i];
+        const struct linear_item *item = &work->scratch->items[unit->item];
+        const struct delta *delta = item->delta;
+        const char *a = (const char *)delta->a + unit->first_row * delta->n_in * weight_type_size(delta->type);
+        const float *x = call->x + (item->first_token + unit->first_token) * call->x_stride;
+        float *u = item->u + unit->first_token * delta->rank + unit->first_row;
+        work->kernels->matmul[delta->type](u, delta->rank, a, unit->n_rows, delta->n_in, x, call->x_stride,
+                                           unit->n_tokens);
+    }
+}
+
+/* ---- second phase: by rows ---- */
+
+static void multiply_weights(const struct work *work, size_t job, size_t row, size_t n_rows)
+{
+    const struct linear_call *call = work->call;
+    const struct linear_job *to = &call->jobs[job];
+    for (size_t s = 0, end; s < call->n_segments; s = end) {
+        const struct matrix *weight = view_of(call, job, s)->weight;
+        for (end = s + 1; end < call->n_segments && view_of(call, job, end)->weight == weight; end++)
+            continue;
+        size_t first = call->segments[s].first;
+        size_t last = call->segments[end - 1].first + call->segments[end - 1].n_tokens;
+        work->kernels->matmul[weight->type](to->out + first * to->out_stride + row, to->out_stride,
+                                            matrix_row(weight, row), n_rows, weight->n_in,
+                                            call->x + first * call->x_stride, call->x_stride, last - first);
+    }
+}
+
+static void add_deltas(const struct work *work, size_t job, size_t segment, float *out, size_t row, size_t n_rows)
+{
+    static const float ONE = 1;
+    const struct linear_call *call = work->call;
+    size_t stride = call->jobs[job].out_stride, n_tokens = call->segments[segment].n_tokens;
+    size_t first_item = work->scratch->first_items[job * call->n_segments + segment];
+    for (size_t d = 0; d < n_deltas_of(call, job, segment); d++) {
+        const struct linear_item *item = &work->scratch->items[first_item + d];
+        const struct delta *delta = item->delta;
+        work->kernels->expand[delta->type](out, stride, (const char *)delta->b_t + row * weight_type_size(delta->type),
+                                           delta->n_out, delta->rank, item->u, delta->rank, delta->scale, n_rows, n_tokens);
+        /* scale * bias is a pair of rank one whose u is 1. */
+        if (delta->bias)
+            work->kernels->expand[WEIGHT_F32](out, stride, delta->bias + row, delta->n_out, 1, &ONE, 0, delta->scale,
+                                              n_rows, n_tokens);
+    }
+}
+
+static void finish_segment(const struct work *work, size_t job, size_t segment, size_t row, size_t n_rows)
+{
+    const struct linear_call *call = work->call;
+    const struct site_view *view = view_of(call, job, segment);
+    const struct linear_job *to = &call->jobs[job];
+    float *out = to->out + call->segments[segment].first * to->out_stride + row;
+
+    if (work->has_deltas)
+        add_deltas(work, job, segment, out, row, n_rows);
+    for (size_t t = 0; t < call->segments[segment].n_tokens; t++, out += to->out_stride) {
+        if (view->row_gain)
+            work->kernels->multiply(out, view->row_gain + row, n_rows);
+        if (view->bias)
+            work->kernels->add(out, view->bias + row, n_rows);
+    }
+}
+
+static void compute_rows(const struct work *work, size_t job, size_t row, size_t n_rows)
+{
+    multiply_weights(work, job, row, n_rows);
+    for (size_t s = 0; s < work->call->n_segments; s++)
+        finish_segment(work, job, s, row, n_rows);
+}
+
+static void finish_rows(const struct work *work, size_t row, size_t n_rows)
+{
+    const struct linear_call *call = work->call;
+    const struct linear_job *first = &call->jobs[0], *second = &call->jobs[1];
+    for (size_t t = 0; t < call->n_tokens; t++) {
+        float *out = first->out + t * first->out_stride + row;
+        switch (call->after) {
+        case LINEAR_PLAIN: return;
+        case LINEAR_ADD: work->kernels->add(call->residual + t * call->residual_stride + row, out, n_rows); break;
+        case LINEAR_ACTIVATE: work->kernels->activate[call->activation](out, n_rows); break;
+        case LINEAR_GATE:
+            work->kernels->activate[call->activation](out, n_rows);
+            work->kernels->multiply(out, second->out + t * second->out_stride + row, n_rows);
+            break;
+        }
+    }
+}
+
+static size_t n_out_of(const struct work *work, size_t job)
+{
+    return work->model->sites[work->call->jobs[job].site].n_out;
+}
+
+/* Rows [first, end) of the jobs' rows laid end to end. Two gated jobs lie beside each other instead. */
+static void compute_span(const struct work *work, size_t first, size_t end)
+{
+    const struct linear_call *call = work->call;
+    size_t n_stacked = call->after == LINEAR_GATE ? 1 : call->n_jobs;
+    for (size_t job = 0, start = 0; job < n_stacked; start += n_out_of(work, job), job++) {
+        size_t from = size_max(first, start), to = size_min(end, start + n_out_of(work, job));
+        for (size_t row = from; row < to; row += ROW_BLOCK) {
+            size_t n_rows = size_min(ROW_BLOCK, to - row);
+            compute_rows(work, job, row - start, n_rows);
+            if (call->after == LINEAR_GATE)
+                compute_rows(work, 1, row - start, n_rows);
+            finish_rows(work, row - start, n_rows);
+        }
+    }
+}
+
+static void compute(void *context, size_t part, size_t n_parts, size_t thread)
+{
+    const struct work *work = context;
+    size_t n_steps = ceil_divide(work->n_rows, ROW_STEP);
+    (void)thread;
+    compute_span(work, part * n_steps / n_parts * ROW_STEP,
+                 size_min((part + 1) * n_steps / n_parts * ROW_STEP, work->n_rows));
+}
+
+static size_t choose_parts(const struct pool *pool, size_t most, size_t n_multiplications)
+{
+    size_t n_threads = pool_n_threads(pool);
+    size_t n_parts = n_threads < FEW_THREADS ? n_threads : 2 * n_threads;
+    n_parts = size_min(n_parts, n_multiplications / LEAST_WORK + 1);
+    return size_max(1, size_min(n_parts, most));
+}
+
+static bool run_deltas(struct work *work, struct pool *pool, struct linear_scratch *scratch, struct error *err)
+{
+    const struct linear_call *call = work->call;
+    struct amount amount = measure(call);
+    work->has_deltas = amount.n_items > 0;
+    if (!work->has_deltas)
+        return true;
+    if (!reserve(scratch, amount.n_items, amount.n_units, amount.n_floats, call->n_jobs * call->n_segments, err))
+        return false;
+    plan(work, scratch);
+    size_t n_in = work->model->sites[call->jobs[0].site].n_in;
+    bool is_small = amount.n_floats * n_in < LEAST_WORK;
+    pool_run(pool, shrink, work, is_small ? 1 : work->n_units);
+    return true;
+}
+
+bool linear_run(const struct linear_call *call, const struct model *model, struct pool *pool,
+                struct linear_scratch *scratch, struct error *err)
+{
+    struct work work = {.call = call, .model = model, .kernels = model->kernels, .scratch = scratch};
+    assert(call->n_jobs >= 1 && call->n_jobs <= LINEAR_MOST_JOBS && call->n_tokens > 0);
+    assert(call->after == LINEAR_PLAIN || call->n_jobs == (call->after == LINEAR_GATE ? 2u : 1u));
+
+    if (!run_deltas(&work, pool, scratch, err))
+        return false;
+    size_t n_all_rows = 0;
+    for (size_t job = 0; job < call->n_jobs; job++)
+        n_all_rows += n_out_of(&work, job);
+    work.n_rows = call->after == LINEAR_GATE ? n_out_of(&work, 0) : n_all_rows;
+    size_t n_in = model->sites[call->jobs[0].site].n_in;
+    pool_run(pool, compute, &work,
+             choose_parts(pool, ceil_divide(work.n_rows, ROW_STEP), n_all_rows * n_in * call->n_tokens));
+    return true;
+}
+
+void linear_scratch_finish(struct linear_scratch *scratch)
+{
+    free(scratch->items);
+    free(scratch->units);
+    free(scratch->low_rank);
+    free(scratch->first_items);
+    *scratch = (struct linear_scratch){0};
+}

@@ -1,0 +1,61 @@
+/*
+ * linear.h - sites that share an input, for a whole batch: shared weights once, low-rank parts per view on top.
+ *
+ * Per output element, in this order: (W x), each delta's scale * (B(Ax) + bias), times row_gain, plus bias. One thread computes
+ * an element whole, so neither threads nor neighbours in the batch can change it.
+ */
+#ifndef MODEL_LINEAR_H
+#define MODEL_LINEAR_H
+
+#include "base/pool.h"
+#include "model/view.h"
+
+/* Neighbouring rows of the input with one view. */
+struct linear_segment {
+    const struct view *view;
+    size_t first, n_tokens;
+};
+
+struct linear_job {
+    size_t site; /* index into the model's sites */
+    float *out;  /* (n_tokens, n_out) */
+    size_t out_stride;
+};
+
+enum linear_after {
+    LINEAR_PLAIN,
+    LINEAR_ADD,      /* residual += jobs[0].out */
+    LINEAR_ACTIVATE, /* jobs[0].out = activation(jobs[0].out) */
+    LINEAR_GATE      /* jobs[0].out = activation(jobs[0].out) * jobs[1].out; both as wide */
+};
+
+#define LINEAR_MOST_JOBS 3
+
+struct linear_call {
+    const struct linear_segment *segments; /* in row order, without gaps */
+    size_t n_segments, n_tokens;
+    const float *x; /* (n_tokens, n_in) */
+    size_t x_stride;
+    struct linear_job jobs[LINEAR_MOST_JOBS];
+    size_t n_jobs;
+    enum linear_after after;
+    enum activation activation;
+    float *residual; /* (n_tokens, n_out) */
+    size_t residual_stride;
+};
+
+/* Memory for the low-rank parts, which grows to what was needed most. Zeroed is a fine start. */
+struct linear_scratch {
+    struct linear_item *items;
+    struct linear_unit *units;
+    float *low_rank;
+    size_t *first_items;
+    size_t items_bytes, units_bytes, low_rank_bytes, first_items_bytes;
+};
+
+/* At most two pool_run: A x for all deltas if there are any, then everything by output rows. False: no memory. */
+bool linear_run(const struct linear_call *call, const struct model *model, struct pool *pool,
+                struct linear_scratch *scratch, struct error *err) MUST_USE;
+void linear_scratch_finish(struct linear_scratch *scratch);
+
+#endif

@@ -1,0 +1,408 @@
+/*
+ * model_load.c - tensors to sites. What the configuration promises must be there with exactly its shape; what it does
+ * not know is reported. Weights stay where they are mapped unless they have to be converted or transposed, which all
+ * cores do together.
+ */
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/cpu.h"
+#include "base/json.h"
+#include "base/pool.h"
+#include "model/family.h"
+#include "model/layout.h"
+#include "model/rope.h"
+
+enum { MOST_WARNINGS = 16, MOST_THREADS = 16 };
+
+struct loader {
+    struct model *model;
+    enum model_weights weights;
+    model_progress *progress;
+    void *progress_context;
+    bool *is_used;             /* per tensor of the file */
+    bool has_prefix;           /* the file's names carry the family's prefix */
+    const struct tensor **site_tensors; /* per site; NULL for a tied head */
+    struct error *site_errors; /* per site: of the thread that made it */
+    atomic_size_t n_done;
+};
+
+static void report(const struct loader *loader, const char *what, double fraction)
+{
+    if (loader->progress)
+        loader->progress(loader->progress_context, what, fraction);
+}
+
+/* The tensor's name in this file: the module's path, less the prefix when the file has none, and the suffix. */
+static const char *tensor_name(struct loader *loader, const char *path, const char *suffix)
+{
+    const char *prefix = loader->model->config.family->prefix;
+    size_t n_prefix = strlen(prefix);
+    char name[LIMIT_NAME_BYTES];
+    if (!loader->has_prefix && strncmp(path, prefix, n_prefix) == 0)
+        path += n_prefix;
+    int n = snprintf(name, sizeof name, "%s%s", path, suffix);
+    return arena_copy_text(&loader->model->arena, name, (size_t)n);
+}
+
+static const struct tensor *use(struct loader *loader, const char *name)
+{
+    const struct tensor *tensor = tensor_file_find(&loader->model->files, name);
+    if (tensor)
+        loader->is_used[tensor - loader->model->files.tensors] = true;
+    return tensor;
+}
+
+/* Names with and without the prefix in one file would be two models. */
+static bool detect_prefix(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    loader->has_prefix = true;
+    const char *with = tensor_name(loader, model->norms[0].path, ".weight");
+    loader->has_prefix = false;
+    const char *without = tensor_name(loader, model->norms[0].path, ".weight");
+    if (!with || !without)
+        return error_no_memory(err);
+    loader->has_prefix = tensor_file_find(&model->files, with) != NULL;
+    bool has_plain = tensor_file_find(&model->files, without) != NULL;
+    if (loader->has_prefix && has_plain)
+        return error_set(err, ERROR_BAD_INPUT, with, "the weights hold both '%s' and '%s'", with, without);
+    if (!loader->has_prefix && !has_plain)
+        return error_set(err, ERROR_MISMATCH, with, "the weights have no tensor '%s', which a %s model has", with,
+                         model->config.model_type);
+    return true;
+}
+
+static bool check_dtype(const struct tensor *tensor, struct error *err)
+{
+    if (dtype_is_weight(tensor->dtype))
+        return true;
+    return error_set(err, ERROR_MISMATCH, tensor->name, "'%s' holds %s, but weights must be F32, F16 or BF16",
+                     tensor->name, dtype_name(tensor->dtype));
+}
+
+static bool check_matrix_shape(const struct tensor *tensor, size_t n_rows, size_t n_columns, struct error *err)
+{
+    char shape[128];
+    if (tensor->n_dims == 2 && tensor->shape[0] == n_rows && tensor->shape[1] == n_columns)
+        return true;
+    return error_set(err, ERROR_MISMATCH, tensor->name, "'%s' has the shape %s, but the config asks for [%zu, %zu]",
+                     tensor->name, tensor_shape_text(tensor, shape, sizeof shape), n_rows, n_columns);
+}
+
+/* A norm's weight or a bias: n floats in the arena, all finite. NULL on failure. */
+static const float *load_vector(struct loader *loader, const char *path, const char *suffix, size_t n, struct error *err)
+{
+    struct model *model = loader->model;
+    char shape[128];
+    const char *name = tensor_name(loader, path, suffix);
+    float *values = arena_allocate_array(&model->arena, n, sizeof *values);
+    if (!name || !values) {
+        error_no_memory(err);
+        return NULL;
+    }
+    const struct tensor *tensor = use(loader, name);
+    if (!tensor) {
+        error_set(err, ERROR_MISMATCH, name, "the weights have no tensor '%s'", name);
+        return NULL;
+    }
+    if (!check_dtype(tensor, err))
+        return NULL;
+    if (tensor->n_dims != 1 || tensor->shape[0] != n) {
+        error_set(err, ERROR_MISMATCH, name, "'%s' has the shape %s, but the config asks for [%zu]", name,
+                  tensor_shape_text(tensor, shape, sizeof shape), n);
+        return NULL;
+    }
+    size_t bad = dtype_find_not_finite(tensor->data, tensor->dtype, n);
+    if (bad < n) {
+        error_set(err, ERROR_MISMATCH, name, "element %zu of '%s' is not finite", bad, name);
+        return NULL;
+    }
+    dtype_to_f32(values, tensor->data, tensor->dtype, n);
+    model->n_parameters += n;
+    return values;
+}
+
+static bool load_norms(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    for (size_t i = 0; i < model->n_norms; i++) {
+        struct norm *norm = &model->norms[i];
+        norm->weight = load_vector(loader, norm->path, ".weight", norm->n, err);
+        if (!norm->weight)
+            return false;
+        if (model->config.family->norm == NORM_LAYER &&
+            !(norm->bias = load_vector(loader, norm->path, ".bias", norm->n, err)))
+            return false;
+    }
+    return true;
+}
+
+static bool find_site_tensor(struct loader *loader, struct site *site, const struct tensor **out, struct error *err)
+{
+    site->tensor_name = tensor_name(loader, site->path, ".weight");
+    if (!site->tensor_name)
+        return error_no_memory(err);
+    const struct tensor *tensor = use(loader, site->tensor_name);
+    if (!tensor)
+        return error_set(err, ERROR_MISMATCH, site->tensor_name, "the weights have no tensor '%s'", site->tensor_name);
+    bool is_table = site->kind == SITE_EMBEDDING || site->kind == SITE_POSITION;
+    bool is_transposed = is_table || site->is_conv1d;
+    size_t n_rows = is_transposed ? site->n_in : site->n_out, n_columns = is_transposed ? site->n_out : site->n_in;
+    if (!check_dtype(tensor, err) || !check_matrix_shape(tensor, n_rows, n_columns, err))
+        return false;
+    *out = tensor;
+    return true;
+}
+
+/* A tied model's file may hold the table once, under either name, or twice. Twice and different is a contradiction
+   that releases of transformers resolve in different ways, so it is not ours to resolve. */
+static bool find_tied_tensor(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    struct site *embedding = &model->sites[model->embedding_site], *head = &model->sites[model->head_site];
+    const char *embedding_name = tensor_name(loader, embedding->path, ".weight");
+    const char *head_name = tensor_name(loader, head->path, ".weight");
+    if (!embedding_name || !head_name)
+        return error_no_memory(err);
+
+    const struct tensor *table = use(loader, embedding_name), *second = use(loader, head_name);
+    if (!table && !second)
+        return error_set(err, ERROR_MISMATCH, embedding_name, "the weights have no tensor '%s'", embedding_name);
+    if (table && second &&
+        (table->dtype != second->dtype || table->n_bytes != second->n_bytes ||
+         memcmp(table->data, second->data, table->n_bytes) != 0))
+        return error_set(err, ERROR_MISMATCH, "tie_word_embeddings",
+                         "the config ties the output head to the embedding, but '%s' and '%s' differ", head_name,
+                         embedding_name);
+    embedding->tensor_name = head->tensor_name = table ? embedding_name : head_name;
+    table = table ? table : second;
+    loader->site_tensors[model->embedding_site] = table;
+    return check_dtype(table, err) && check_matrix_shape(table, embedding->n_in, embedding->n_out, err);
+}
+
+static bool find_site_tensors(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    for (size_t i = 0; i < model->n_sites; i++) {
+        struct site *site = &model->sites[i];
+        if (model->config.tied_head && i == model->head_site)
+            continue;
+        bool found = model->config.tied_head && i == model->embedding_site
+                         ? find_tied_tensor(loader, err)
+                         : find_site_tensor(loader, site, &loader->site_tensors[i], err);
+        if (!found)
+            return false;
+        if (layout_site_has_bias(model, site) && !(site->bias = load_vector(loader, site->path, ".bias", site->n_out, err)))
+            return false;
+    }
+    return true;
+}
+
+static enum weight_type type_for(const struct loader *loader, const struct tensor *tensor)
+{
+    switch (loader->weights) {
+    case MODEL_WEIGHTS_NATIVE: break;
+    case MODEL_WEIGHTS_F32: return WEIGHT_F32;
+    case MODEL_WEIGHTS_BF16: return WEIGHT_BF16;
+    }
+    return weight_type_of(tensor->dtype);
+}
+
+static void load_site(void *context, size_t part, size_t n_parts, size_t thread)
+{
+    struct loader *loader = context;
+    struct site *site = &loader->model->sites[part];
+    const struct tensor *tensor = loader->site_tensors[part];
+    if (tensor) {
+        site->weight = matrix_from_tensor(tensor, site->is_conv1d, type_for(loader, tensor), true,
+                                          &loader->site_errors[part]);
+    }
+    size_t n_done = atomic_fetch_add(&loader->n_done, 1) + 1;
+    if (thread == 0)
+        report(loader, "loading weights", (double)n_done / (double)n_parts);
+}
+
+static bool needs_work(const struct loader *loader)
+{
+    for (size_t i = 0; i < loader->model->n_sites; i++) {
+        const struct tensor *tensor = loader->site_tensors[i];
+        if (tensor && (loader->model->sites[i].is_conv1d || type_for(loader, tensor) != weight_type_of(tensor->dtype)))
+            return true;
+    }
+    return false;
+}
+
+/* The kernel reads ahead what will be served from the mapping, and drops what was copied out of it. */
+static void advise(const struct model *model, bool is_copied)
+{
+    long page = sysconf(_SC_PAGESIZE);
+    for (size_t i = 0; i < model->files.n_files; i++) {
+        const struct file_bytes *file = &model->files.files[i];
+        if (file->is_mapped && file->n_bytes && page > 0 && (uintptr_t)file->data % (uintptr_t)page == 0)
+            madvise((void *)file->data, file->n_bytes, is_copied ? MADV_DONTNEED : MADV_WILLNEED);
+    }
+}
+
+static bool load_weights(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    bool has_work = needs_work(loader);
+    size_t n_threads = has_work ? size_min(cpu_usable_cores(), MOST_THREADS) : 1;
+    struct pool *pool = pool_create(n_threads, err);
+    if (!pool)
+        return false;
+    advise(model, false);
+    report(loader, "loading weights", 0);
+    pool_run(pool, load_site, loader, model->n_sites);
+    pool_destroy(pool);
+    for (size_t i = 0; i < model->n_sites; i++)
+        if (loader->site_tensors[i] && !model->sites[i].weight) {
+            if (err)
+                *err = loader->site_errors[i];
+            return false;
+        }
+    if (has_work)
+        advise(model, true);
+    if (model->config.tied_head)
+        model->sites[model->head_site].weight = matrix_ref(model->sites[model->embedding_site].weight);
+    return true;
+}
+
+static void describe_weights(struct model *model)
+{
+    bool has_type[N_WEIGHT_TYPES] = {false};
+    for (size_t i = 0; i < model->n_sites; i++) {
+        const struct matrix *weight = model->sites[i].weight;
+        if (model->config.tied_head && i == model->head_site)
+            continue;
+        has_type[weight->type] = true;
+        model->n_parameters += (uint64_t)weight->n_out * weight->n_in;
+        model->weight_bytes += (uint64_t)weight->n_out * weight->n_in * weight_type_size(weight->type);
+    }
+    size_t n_types = 0;
+    for (size_t type = 0; type < N_WEIGHT_TYPES; type++)
+        if (has_type[type]) {
+            model->weights_name = weight_type_name((enum weight_type)type);
+            n_types++;
+        }
+    if (n_types > 1)
+        model->weights_name = "mixed";
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t n_text = strlen(text), n_end = strlen(end);
+    return n_text >= n_end && strcmp(text + n_text - n_end, end) == 0;
+}
+
+/* Masks and tables that old files carry along: computed, not learned. */
+static bool is_known_buffer(const struct family *family, const struct tensor *tensor)
+{
+    if (family->position == POSITION_LEARNED)
+        return (ends_with(tensor->name, ".attn.bias") && tensor->n_dims == 4) ||
+               ends_with(tensor->name, ".attn.masked_bias");
+    return ends_with(tensor->name, ".rotary_emb.inv_freq");
+}
+
+static bool warn_of_unknown(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    char text[LIMIT_NAME_BYTES + 256], shape[128];
+    size_t n_unknown = 0;
+    const char **warnings = arena_allocate_array(&model->arena, MOST_WARNINGS + 1, sizeof *warnings);
+    if (!warnings)
+        return error_no_memory(err);
+    model->warnings = warnings;
+    for (size_t i = 0; i < model->files.n_tensors; i++) {
+        const struct tensor *tensor = &model->files.tensors[i];
+        if (loader->is_used[i] || is_known_buffer(model->config.family, tensor) || n_unknown++ >= MOST_WARNINGS)
+            continue;
+        int n = snprintf(text, sizeof text, "tensor '%s' %s is no part of this %s model and is not used", tensor->name,
+                         tensor_shape_text(tensor, shape, sizeof shape), model->config.model_type);
+        warnings[model->n_warnings] = arena_copy_text(&model->arena, text, size_min((size_t)n, sizeof text - 1));
+        if (!warnings[model->n_warnings++])
+            return error_no_memory(err);
+    }
+    if (n_unknown > MOST_WARNINGS) {
+        int n = snprintf(text, sizeof text, "%zu more tensors are not used", n_unknown - MOST_WARNINGS);
+        warnings[model->n_warnings] = arena_copy_text(&model->arena, text, (size_t)n);
+        if (!warnings[model->n_warnings++])
+            return error_no_memory(err);
+    }
+    return true;
+}
+
+static bool load_rope(struct model *model, struct error *err)
+{
+    if (model->config.family->position != POSITION_ROPE)
+        return true;
+    float *inverse = arena_allocate_array(&model->arena, model->config.d_head / 2, sizeof *inverse);
+    if (!inverse)
+        return error_no_memory(err);
+    rope_inverse_frequencies(inverse, &model->config);
+    model->rope_inverse_frequency = inverse;
+    return true;
+}
+
+static bool read_config(struct model *model, const char *directory, struct error *err)
+{
+    char *path = path_join(directory, "config.json");
+    json_t *config = path ? json_read_file(path, LIMIT_CONFIG_BYTES, JSON_PLAIN, "config.json", err) : NULL;
+    if (!path)
+        error_no_memory(err);
+    free(path);
+    if (!config)
+        return false;
+    bool ok = model_config_parse(&model->config, config, &model->arena, err) &&
+              generation_config_read(&model->generation, directory, config, model->config.n_vocab, err);
+    json_decref(config);
+    return ok;
+}
+
+static bool load(struct loader *loader, const char *directory, struct error *err)
+{
+    struct model *model = loader->model;
+    if (!read_config(model, directory, err) || !layout_build(model, err) ||
+        !safetensors_open_model(&model->files, directory, err))
+        return false;
+
+    loader->is_used = calloc(model->files.n_tensors + 1, sizeof *loader->is_used);
+    loader->site_tensors = calloc(model->n_sites, sizeof *loader->site_tensors);
+    loader->site_errors = calloc(model->n_sites, sizeof *loader->site_errors);
+    if (!loader->is_used || !loader->site_tensors || !loader->site_errors)
+        return error_no_memory(err);
+    if (!detect_prefix(loader, err) || !load_norms(loader, err) || !find_site_tensors(loader, err) ||
+        !load_weights(loader, err) || !load_rope(model, err) || !warn_of_unknown(loader, err))
+        return false;
+    describe_weights(model);
+    return true;
+}
+
+struct model *model_load(const char *directory, enum model_weights weights, const struct kernels *kernels,
+                         model_progress *progress, void *progress_context, struct error *err)
+{
+    struct model *model = calloc(1, sizeof *model);
+    if (!model) {
+        error_no_memory(err);
+        return NULL;
+    }
+    arena_init(&model->arena, (size_t)1 << 16);
+    model->kernels = kernels;
+    struct loader loader = {.model = model, .weights = weights, .progress = progress, .progress_context = progress_context};
+    bool ok = load(&loader, directory, err);
+    free(loader.is_used);
+    free(loader.site_tensors);
+    free(loader.site_errors);
+    if (!ok) {
+        error_prefix(err, "model '%s'", directory);
+        model_destroy(model);
+        return NULL;
+    }
+    return model;
+}

@@ -1,0 +1,70 @@
+/*
+ * view.h - the model as one request sees it: for each site, which matrix to multiply with and what to add.
+ *
+ * Immutable and reference counted. The forward pass knows views and nothing of registries, files or HTTP. A view comes
+ * with a release callback from whoever makes it; it is called when the last reference goes, on the
+ * thread that dropped it, and must be quick (it posts the memory to whoever frees it).
+ */
+#ifndef MODEL_VIEW_H
+#define MODEL_VIEW_H
+
+#include "base/ref.h"
+#include "model/model.h"
+
+/* A low-rank pair: out += scale * (B (A x) + bias). LoRA, arXiv:2106.09685, eq. 3. */
+struct delta {
+    enum weight_type type; /* of a and b_t */
+    size_t rank, n_in, n_out;
+    const void *a;     /* linear and head: (rank, n_in), row-major. Embedding and position: (n_in, rank), so that a token's column is a row */
+    const void *b_t;   /* (rank, n_out): B transposed */
+    const float *bias; /* lora_bias: (n_out); or NULL. Scaled too */
+    float scale;       /* alpha/r or alpha/sqrt(r), times the request's scale and weight; never 0 */
+};
+
+struct site_view {
+    const struct matrix *weight;  /* the base's W, a merged W', or one that replaces it (modules_to_save) */
+    const struct delta *deltas;   /* n_deltas, applied in order; NULL when none */
+    size_t n_deltas;              /* several adapters at once: one each */
+    const float *bias;            /* the base's, or the adapter's; or NULL. Never scaled */
+    const float *row_gain;        /* DoRA: m / ||W + sBA|| per output, applied before the bias; or NULL */
+};
+
+struct norm_view {
+    const float *weight, *bias;
+};
+
+struct view {
+    struct ref ref;
+    const struct model *model;
+    const struct site_view *sites; /* model->n_sites */
+    const struct norm_view *norms; /* model->n_norms */
+    const void *weight_group;      /* views with the same value share all weights (NULL: the base's); the engine puts them side by side */
+    bool has_deltas;
+    void (*release)(struct view *view); /* frees the view and drops what it holds */
+    void *owner;                        /* for release */
+};
+
+static inline struct view *view_ref(struct view *view)
+{
+    ref_take(&view->ref);
+    return view;
+}
+
+/* NULL is fine. */
+static inline void view_unref(struct view *view)
+{
+    if (view && ref_drop(&view->ref))
+        view->release(view);
+}
+
+/* The base itself: no deltas. Released with free. NULL: no memory. */
+struct view *view_create_base(const struct model *model, struct error *err);
+
+/* An uninitialised-but-base view for makers: site and norm arrays in one allocation with the view, filled as the base's,
+   to be changed through the out arrays before it is shared. `n_extra` bytes of the maker's own follow (64-aligned), at *extra_out
+   (NULL when 0). release is free; the maker may set its own, which ends with view_free. */
+struct view *view_create_copy_of_base(const struct model *model, size_t n_extra, struct site_view **sites_out,
+                                      struct norm_view **norms_out, void **extra_out, struct error *err);
+void view_free(struct view *view);
+
+#endif

@@ -1,0 +1,85 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "model/kv.h"
+
+static const struct model MODEL = {.config = {.n_layers = 3, .n_kv_heads = 2, .d_head = 4}};
+
+static void a_budget_is_as_many_blocks_as_fit(void **state)
+{
+    uint64_t block = kv_block_bytes(&MODEL);
+    struct error err;
+    (void)state;
+    assert_int_equal(block, 3 * 2 * 4 * 2 * 16 * sizeof(float));
+    struct kv *kv = kv_create(&MODEL, 5 * block + block - 1, 80, &err);
+    assert_non_null(kv);
+    assert_int_equal(kv_n_blocks(kv), 5);
+    assert_int_equal(kv_n_free(kv), 5);
+    kv_destroy(kv);
+    kv_destroy(NULL);
+}
+
+static void a_budget_too_small_for_one_sequence_is_refused(void **state)
+{
+    struct error err;
+    char needed[32];
+    (void)state;
+    assert_null(kv_create(&MODEL, 5 * kv_block_bytes(&MODEL), 81, &err));
+    assert_int_equal(err.code, ERROR_TOO_LARGE);
+    snprintf(needed, sizeof needed, "%d", (int)(6 * kv_block_bytes(&MODEL)));
+    assert_non_null(strstr(err.message, needed));
+}
+
+static void blocks_go_round(void **state)
+{
+    struct kv *kv = kv_create(&MODEL, 3 * kv_block_bytes(&MODEL), 16, NULL);
+    (void)state;
+    uint32_t a = kv_acquire(kv), b = kv_acquire(kv), c = kv_acquire(kv);
+    assert_true(a != b && b != c && a != c);
+    assert_int_equal(kv_acquire(kv), KV_NO_BLOCK);
+    kv_retain(kv, b);
+    kv_release(kv, b);
+    assert_int_equal(kv_n_free(kv), 0);
+    kv_release(kv, b);
+    assert_int_equal(kv_n_free(kv), 1);
+    assert_int_equal(kv_acquire(kv), b);
+    kv_destroy(kv);
+}
+
+static void every_head_of_every_layer_has_its_own_room(void **state)
+{
+    struct kv *kv = kv_create(&MODEL, 2 * kv_block_bytes(&MODEL), 16, NULL);
+    (void)state;
+    float tag = 0;
+    for (int pass = 0; pass < 2; pass++, tag = 0)
+        for (uint32_t block = 0; block < 2; block++)
+            for (size_t layer = 0; layer < 3; layer++)
+                for (size_t head = 0; head < 2; head++)
+                    for (int part = 0; part < 2; part++, tag++) {
+                        float *rows = part ? kv_values(kv, block, layer, head) : kv_keys(kv, block, layer, head);
+                        for (size_t i = 0; i < 16 * 4; i++)
+                            if (pass == 0)
+                                rows[i] = tag;
+                            else
+                                assert_float_equal(rows[i], tag, 0);
+                    }
+    kv_destroy(kv);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_budget_is_as_many_blocks_as_fit),
+        cmocka_unit_test(a_budget_too_small_for_one_sequence_is_refused),
+        cmocka_unit_test(blocks_go_round),
+        cmocka_unit_test(every_head_of_every_layer_has_its_own_room),
+    };
+    return cmocka_run_group_tests_name("kv", tests, NULL, NULL);
+}

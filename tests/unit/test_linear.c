@@ -1,0 +1,205 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <math.h>
+
+#include "model/linear.h"
+#include "support/runner.h"
+#include "support/tiny_model.h"
+#include "support/tiny_view.h"
+
+enum { N_TOKENS = 150, WIDTH = 256 };
+
+struct fixture {
+    struct model *model;
+    struct view *views[4];
+    struct linear_segment segments[5];
+    float *x;
+    float *out[3];
+};
+
+/* Wide enough that the work is worth several parts; some sites are no multiple of any block. */
+static struct fixture *set_up(enum dtype dtype)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    f->model = tiny_model_load((struct tiny_model){.family = "qwen2", .n_layers = 1, .d_model = WIDTH, .n_heads = 8, .d_ffn = 300,
+                                                   .dtype = dtype}, MODEL_WEIGHTS_NATIVE, runner_kernels());
+    f->views[0] = view_create_base(f->model, NULL);
+    f->views[1] = tiny_view_create(f->model, (struct tiny_view){.seed = 1, .n_deltas = 2, .rank = 20, .has_delta_bias = true,
+                                                                .has_bias = true, .has_row_gain = true});
+    f->views[2] = tiny_view_create(f->model, (struct tiny_view){.seed = 2, .has_weights = true, .has_row_gain = true});
+    f->views[3] = tiny_view_create(f->model, (struct tiny_view){.seed = 3, .n_deltas = 1, .rank = 3, .scale = 2, .type = WEIGHT_BF16});
+    static const size_t LENGTHS[] = {1, 100, 30, 18, 1};
+    static const size_t VIEWS[] = {0, 1, 2, 3, 1};
+    for (size_t i = 0, at = 0; i < 5; at += LENGTHS[i++])
+        f->segments[i] = (struct linear_segment){f->views[VIEWS[i]], at, LENGTHS[i]};
+    uint64_t random = 7;
+    f->x = malloc(N_TOKENS * 300 * sizeof *f->x);
+    for (size_t i = 0; i < N_TOKENS * 300; i++)
+        f->x[i] = tiny_random(&random);
+    for (size_t i = 0; i < 3; i++)
+        f->out[i] = calloc(N_TOKENS * 400, sizeof(float));
+    return f;
+}
+
+static void tear_down(struct fixture *f)
+{
+    for (size_t i = 0; i < 4; i++)
+        view_unref(f->views[i]);
+    for (size_t i = 0; i < 3; i++)
+        free(f->out[i]);
+    free(f->x);
+    model_destroy(f->model);
+    free(f);
+}
+
+static size_t site_of(const struct fixture *f, enum projection projection)
+{
+    return f->model->layer_sites[0][projection];
+}
+
+static struct linear_call call_of(const struct fixture *f)
+{
+    return (struct linear_call){.segments = f->segments, .n_segments = 5, .n_tokens = N_TOKENS, .x = f->x};
+}
+
+static void run(const struct linear_call *call, const struct model *model, size_t n_threads)
+{
+    struct pool *pool = pool_create(n_threads, NULL);
+    struct linear_scratch scratch = {0};
+    assert_true(linear_run(call, model, pool, &scratch, NULL));
+    linear_scratch_finish(&scratch);
+    pool_destroy(pool);
+}
+
+static double weight_at(const void *data, enum weight_type type, size_t i)
+{
+    float value;
+    dtype_to_f32(&value, (const char *)data + i * weight_type_size(type), dtype_of_weight(type), 1);
+    return (double)value;
+}
+
+/* The contract, word for word: W x, then each scale * (B(Ax) + bias), times gain, plus bias. */
+static double expected(const struct fixture *f, size_t site, size_t segment, const float *x, size_t o)
+{
+    const struct site_view *view = &f->segments[segment].view->sites[site];
+    size_t n_in = f->model->sites[site].n_in;
+    double sum = 0;
+    for (size_t k = 0; k < n_in; k++)
+        sum += weight_at(view->weight->data, view->weight->type, o * n_in + k) * (double)x[k];
+    for (size_t d = 0; d < view->n_deltas; d++) {
+        const struct delta *delta = &view->deltas[d];
+        double low = delta->bias ? (double)delta->bias[o] : 0;
+        for (size_t j = 0; j < delta->rank; j++) {
+            double u = 0;
+            for (size_t k = 0; k < n_in; k++)
+                u += weight_at(delta->a, delta->type, j * n_in + k) * (double)x[k];
+            low += weight_at(delta->b_t, delta->type, j * delta->n_out + o) * u;
+        }
+        sum += (double)delta->scale * low;
+    }
+    return sum * (view->row_gain ? (double)view->row_gain[o] : 1) + (view->bias ? (double)view->bias[o] : 0);
+}
+
+static void check(const struct fixture *f, size_t site, const float *x, size_t x_stride, const float *out, size_t stride)
+{
+    for (size_t s = 0; s < 5; s++)
+        for (size_t t = f->segments[s].first; t < f->segments[s].first + f->segments[s].n_tokens; t++)
+            for (size_t o = 0; o < f->model->sites[site].n_out; o++)
+                assert_float_equal(out[t * stride + o], expected(f, site, s, x + t * x_stride, o), 2e-5);
+}
+
+static void three_sites_of_five_segments_are_what_the_contract_says(void **state)
+{
+    (void)state;
+    for (enum dtype dtype = DTYPE_F32; dtype <= DTYPE_BF16; dtype++) {
+        struct fixture *f = set_up(dtype);
+        struct linear_call call = call_of(f);
+        static const enum projection PARTS[] = {PROJECTION_Q, PROJECTION_K, PROJECTION_V};
+        call.x_stride = WIDTH;
+        call.n_jobs = 3;
+        size_t width = WIDTH + 2 * 64;
+        for (size_t i = 0, at = 0; i < 3; at += f->model->sites[call.jobs[i++].site].n_out)
+            call.jobs[i] = (struct linear_job){site_of(f, PARTS[i]), f->out[0] + at, width};
+        run(&call, f->model, 3);
+        for (size_t i = 0; i < 3; i++)
+            check(f, call.jobs[i].site, f->x, WIDTH, call.jobs[i].out, width);
+        tear_down(f);
+    }
+}
+
+static void threads_do_not_change_a_bit(void **state)
+{
+    struct fixture *f = set_up(DTYPE_BF16);
+    struct linear_call call = call_of(f);
+    (void)state;
+    call.x_stride = WIDTH;
+    call.n_jobs = 1;
+    for (size_t i = 0; i < 3; i++) {
+        call.jobs[0] = (struct linear_job){site_of(f, PROJECTION_UP), f->out[i], 300};
+        run(&call, f->model, i == 2 ? 9 : i + 1);
+        assert_memory_equal(f->out[i], f->out[0], N_TOKENS * 300 * sizeof(float));
+    }
+    tear_down(f);
+}
+
+static void what_comes_after_is_done_once_per_element(void **state)
+{
+    struct fixture *f = set_up(DTYPE_F32);
+    struct linear_call call = call_of(f);
+    const struct kernels *kernels = f->model->kernels;
+    float *gate = calloc(N_TOKENS * 300, sizeof *gate), *up = calloc(N_TOKENS * 300, sizeof *up);
+    (void)state;
+    call.x_stride = WIDTH;
+    call.n_jobs = 2;
+    call.jobs[0] = (struct linear_job){site_of(f, PROJECTION_GATE), gate, 300};
+    call.jobs[1] = (struct linear_job){site_of(f, PROJECTION_UP), up, 300};
+    run(&call, f->model, 2);
+    memcpy(f->out[0], gate, N_TOKENS * 300 * sizeof *gate);
+    kernels->activate[ACTIVATION_SILU](f->out[0], N_TOKENS * 300);
+    memcpy(f->out[1], f->out[0], N_TOKENS * 300 * sizeof *gate);
+    kernels->multiply(f->out[0], up, N_TOKENS * 300);
+
+    call.after = LINEAR_GATE;
+    call.activation = ACTIVATION_SILU;
+    run(&call, f->model, 2);
+    assert_memory_equal(gate, f->out[0], N_TOKENS * 300 * sizeof *gate);
+    call.after = LINEAR_ACTIVATE;
+    call.n_jobs = 1;
+    run(&call, f->model, 2);
+    assert_memory_equal(gate, f->out[1], N_TOKENS * 300 * sizeof *gate);
+
+    /* residual + down(x) */
+    memset(f->out[0], 0, N_TOKENS * WIDTH * sizeof(float));
+    for (size_t i = 0; i < N_TOKENS * WIDTH; i++)
+        f->out[1][i] = f->out[2][i] = (float)(i % 7);
+    call.x_stride = 300;
+    call.jobs[0] = (struct linear_job){site_of(f, PROJECTION_DOWN), f->out[0], WIDTH};
+    call.after = LINEAR_ADD;
+    call.residual = f->out[1];
+    call.residual_stride = WIDTH;
+    run(&call, f->model, 2);
+    check(f, call.jobs[0].site, f->x, 300, f->out[0], WIDTH);
+    kernels->add(f->out[2], f->out[0], N_TOKENS * WIDTH);
+    assert_memory_equal(f->out[1], f->out[2], N_TOKENS * WIDTH * sizeof(float));
+    free(gate);
+    free(up);
+    tear_down(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(three_sites_of_five_segments_are_what_the_contract_says),
+        cmocka_unit_test(threads_do_not_change_a_bit),
+        cmocka_unit_test(what_comes_after_is_done_once_per_element),
+    };
+    return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
+}
