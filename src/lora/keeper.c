@@ -1,0 +1,115 @@
+/*
+ * keeper.c - the mailbox feeds two kinds of work. `sliced` is the thread's own list, so slices need no lock.
+ */
+#include "lora/keeper.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mailbox.h"
+#include "base/pool.h"
+
+struct keeper {
+    struct mailbox mailbox;
+    struct list sliced; /* keeper's thread only */
+    atomic_bool stopping;
+    pthread_t thread;
+};
+
+static struct keeper_job *job_of(struct list *link)
+{
+    return LIST_ENTRY(link, struct keeper_job, link);
+}
+
+static void take_message(struct keeper *keeper, struct list *message)
+{
+    struct keeper_job *job = job_of(message);
+    if (job->in_slices)
+        list_append(&keeper->sliced, &job->link);
+    else
+        while (job->run(job))
+            ;
+}
+
+static void run_slice(struct keeper *keeper)
+{
+    struct keeper_job *job = job_of(keeper->sliced.next);
+    list_remove(&job->link);
+    if (job->run(job)) {
+        /* Back to the front: one merge after the other, not all at a time. */
+        list_append(keeper->sliced.next, &job->link);
+    }
+}
+
+static void *keeper_main(void *context)
+{
+    struct keeper *keeper = context;
+    compute_thread_begin();
+    for (;;) {
+        bool has_slices = !list_is_empty(&keeper->sliced);
+        bool is_closed =
+            mailbox_is_closed(&keeper->mailbox); /* asked first: what was posted before is seen below */
+        struct list *message =
+            has_slices ? mailbox_take(&keeper->mailbox) : mailbox_wait(&keeper->mailbox, -1);
+        if (message)
+            take_message(keeper, message);
+        else if (has_slices)
+            run_slice(keeper);
+        else if (is_closed)
+            return NULL;
+    }
+}
+
+struct keeper *keeper_create(struct error *err)
+{
+    struct keeper *keeper = calloc(1, sizeof *keeper);
+    if (!keeper)
+        return error_no_memory(err), NULL;
+    list_init(&keeper->sliced);
+    if (!mailbox_init(&keeper->mailbox, err)) {
+        free(keeper);
+        return NULL;
+    }
+    int problem = pthread_create(&keeper->thread, NULL, keeper_main, keeper);
+    if (problem != 0) {
+        error_set(err, ERROR_INTERNAL, NULL, "cannot start a thread: %s", strerror(problem));
+        mailbox_finish(&keeper->mailbox);
+        free(keeper);
+        return NULL;
+    }
+    return keeper;
+}
+
+bool keeper_post(struct keeper *keeper, struct keeper_job *job)
+{
+    return mailbox_post(&keeper->mailbox, &job->link, 0);
+}
+
+void keeper_stop(struct keeper *keeper)
+{
+    atomic_store(&keeper->stopping, true);
+    mailbox_wake(&keeper->mailbox);
+}
+
+bool keeper_is_stopping(const struct keeper *keeper)
+{
+    return atomic_load(&keeper->stopping);
+}
+
+bool keeper_is_current(const struct keeper *keeper)
+{
+    return pthread_equal(pthread_self(), keeper->thread);
+}
+
+void keeper_destroy(struct keeper *keeper)
+{
+    if (!keeper)
+        return;
+    keeper_stop(keeper);
+    mailbox_close(&keeper->mailbox);
+    pthread_join(keeper->thread, NULL);
+    mailbox_finish(&keeper->mailbox);
+    free(keeper);
+}

@@ -1,0 +1,39 @@
+/*
+ * keeper.h - the background thread: one job after the other, in the order of arrival; work that comes in
+ * slices runs in between.
+ *
+ * A message is either done at once (loads, freeing, saving) or in slices (merges): of the latter the oldest
+ * goes on while no other message waits. Any thread may post. What a job's functions do is the poster's
+ * business; they run on the keeper's thread without any lock.
+ */
+#ifndef LORA_KEEPER_H
+#define LORA_KEEPER_H
+
+#include "base/error.h"
+#include "base/list.h"
+
+struct keeper;
+
+struct keeper_job {
+    struct list link; /* the keeper's while the job is posted */
+    /* Does the work, or a slice of it (a few ms). True: there is more to do, call again; false: ended, and
+       the job (which this call may have freed) is not touched again. */
+    bool (*run)(struct keeper_job *job);
+    bool in_slices;
+};
+
+struct keeper *keeper_create(struct error *err);
+
+/* False when the keeper is closed: the job stays the caller's. */
+bool keeper_post(struct keeper *keeper, struct keeper_job *job);
+
+/* Jobs that are in slices are called with keeper_is_stopping true from now on, and are to end then. */
+void keeper_stop(struct keeper *keeper);
+bool keeper_is_stopping(const struct keeper *keeper);
+
+bool keeper_is_current(const struct keeper *keeper); /* called on the keeper's thread? */
+
+/* Runs what was posted, refuses what comes later, joins, frees. NULL is fine. */
+void keeper_destroy(struct keeper *keeper);
+
+#endif

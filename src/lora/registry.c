@@ -1,0 +1,573 @@
+/*
+ * registry.c - the table, and what requests do with it: acquire and release. registry_load.c fills it,
+ * registry_merge.c keeps W'.
+ */
+#include "lora/registry.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/limits.h"
+#include "lora/registry_internal.h"
+#include "lora/source.h"
+#include "base/file.h"
+
+void registry_lock(struct registry *registry)
+{
+    pthread_mutex_lock(&registry->lock);
+}
+
+void registry_unlock(struct registry *registry)
+{
+    pthread_mutex_unlock(&registry->lock);
+}
+
+void registry_tell(struct registry *registry, const char *event, const char *id, const char *format, ...)
+{
+    char message[640];
+    va_list arguments;
+    if (!registry->event)
+        return;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    registry->event(registry->event_context, event, id, message);
+}
+
+void registry_deadline(struct timespec *out, unsigned wait_ms)
+{
+    clock_gettime(CLOCK_MONOTONIC, out);
+    out->tv_sec += wait_ms / 1000;
+    out->tv_nsec += (long)(wait_ms % 1000) * 1000000L;
+    if (out->tv_nsec >= 1000000000L) {
+        out->tv_sec++;
+        out->tv_nsec -= 1000000000L;
+    }
+}
+
+bool registry_wait_until(struct registry *registry, const struct timespec *deadline)
+{
+    return pthread_cond_timedwait(&registry->changed, &registry->lock, deadline) != ETIMEDOUT;
+}
+
+bool adapter_id_is_valid(const char *id)
+{
+    size_t n = strlen(id);
+    if (n == 0 || n > LIMIT_ADAPTER_ID_BYTES)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        bool is_word = (id[i] >= 'a' && id[i] <= 'z') || (id[i] >= 'A' && id[i] <= 'Z') ||
+                       (id[i] >= '0' && id[i] <= '9');
+        if (!is_word && (i == 0 || !strchr("._-", id[i])))
+            return false;
+    }
+    return true;
+}
+
+/* -- Generations --------------------------------------------------------------------------- */
+
+static bool run_grave(struct keeper_job *job)
+{
+    struct slot_generation *generation = LIST_ENTRY(job, struct slot_generation, grave);
+    view_unref(generation->merged_view);
+    merged_unref(generation->merged);
+    view_unref(generation->view);
+    adapter_unref(generation->adapter);
+    free(generation->path);
+    free(generation);
+    return false;
+}
+
+bool generation_drop_locked(struct slot_generation *generation)
+{
+    assert(generation->n_references > 0);
+    if (--generation->n_references > 0)
+        return false;
+    list_remove(&generation->link);
+    return true;
+}
+
+void generation_bury(struct slot_generation *generation)
+{
+    struct keeper *keeper = generation->registry->keeper;
+    generation->grave.run = run_grave;
+    if (keeper_is_current(keeper) || !keeper_post(keeper, &generation->grave))
+        run_grave(&generation->grave);
+}
+
+void generation_unref(struct slot_generation *generation)
+{
+    if (!generation)
+        return;
+    registry_lock(generation->registry);
+    bool is_last = generation_drop_locked(generation);
+    registry_unlock(generation->registry);
+    if (is_last)
+        generation_bury(generation);
+}
+
+struct slot_generation *registry_find_locked(struct registry *registry, const char *id, struct error *err)
+{
+    struct slot *slot = map_get(&registry->slots, id);
+    if (slot && slot->generation)
+        return slot->generation;
+    if (!slot)
+        error_set(err, ERROR_NOT_FOUND, "adapter", "there is no adapter '%s'", id);
+    else if (slot->error)
+        error_set(err, ERROR_UNAVAILABLE, "adapter", "adapter '%s' could not be restored: %s", id,
+                  slot->error);
+    else
+        error_set(err, ERROR_UNAVAILABLE, "adapter", "adapter '%s' is still being loaded", id);
+    return NULL;
+}
+
+void slot_settle_locked(struct registry *registry, struct slot *slot)
+{
+    if (slot->generation || slot->error || slot->n_waiters > 0 || slot->n_served < slot->n_arrived)
+        return;
+    map_remove(&registry->slots, slot->id);
+    free(slot->path);
+    free(slot);
+}
+
+bool registry_check_match(const char *if_match, const char *digest_or_null, struct error *err)
+{
+    if (!if_match ||
+        (digest_or_null && (strcmp(if_match, "*") == 0 || strcmp(if_match, digest_or_null) == 0)))
+        return true;
+    return error_set(err, ERROR_CONFLICT, "if_match", "another generation is there (%s)",
+                     digest_or_null ? digest_or_null : "none");
+}
+
+/* -- Leases -------------------------------------------------------------------------------- */
+
+static bool check_choices(const struct lorad_adapter_choice *choices, size_t n_choices, struct error *err)
+{
+    if (n_choices > LIMIT_REQUEST_ADAPTERS)
+        return error_set(err, ERROR_BAD_INPUT, "adapters", "a request may name %d adapters, not %zu",
+                         LIMIT_REQUEST_ADAPTERS, n_choices);
+    for (size_t i = 0; i < n_choices; i++)
+        if (!choices[i].id)
+            return error_set(err, ERROR_BAD_INPUT, "adapter", "an adapter has no id");
+    return true;
+}
+
+static bool allocate_lease(struct lease *lease, struct registry *registry, size_t n_parts, struct error *err)
+{
+    *lease = (struct lease){.registry = registry, .mode = LORAD_MODE_ON_THE_FLY};
+    if (n_parts == 0)
+        return true;
+    lease->parts = calloc(n_parts, sizeof *lease->parts);
+    lease->generations = calloc(n_parts, sizeof *lease->generations);
+    if (lease->parts && lease->generations)
+        return true;
+    free(lease->parts);
+    free(lease->generations);
+    return error_no_memory(err);
+}
+
+/* Pins the generations behind the choices, all of one moment. */
+static bool pin_locked(struct lease *lease, const struct lorad_adapter_choice *choices, size_t n_choices,
+                       struct error *err)
+{
+    struct registry *registry = lease->registry;
+    if (registry->is_stopping)
+        return error_set(err, ERROR_UNAVAILABLE, NULL, "the daemon is shutting down");
+    for (size_t i = 0; i < n_choices; i++) {
+        lease->generations[i] = registry_find_locked(registry, choices[i].id, err);
+        if (!lease->generations[i])
+            return false;
+    }
+    for (size_t i = 0; i < n_choices; i++) {
+        struct slot_generation *generation = lease->generations[i];
+        struct slot *slot = map_get(&registry->slots, choices[i].id);
+        struct lorad_answered_by *part = &lease->parts[i];
+        generation->n_references++;
+        generation->n_in_flight++;
+        generation->last_used = ++registry->tick;
+        slot->n_requests++;
+        memcpy(part->id, generation->id, sizeof part->id);
+        memcpy(part->digest, generation->adapter->digest, sizeof part->digest);
+        part->weight = choices[i].weight;
+    }
+    lease->n_parts = n_choices;
+    return true;
+}
+
+static bool is_being_merged(const struct slot_generation *generation)
+{
+    return generation->merged_state == LORAD_MERGED_QUEUED ||
+           generation->merged_state == LORAD_MERGED_BUILDING;
+}
+
+/* One adapter as it is: its cached view, merged when that is wanted and there. Called with the lock; may let
+ * go of it in between. */
+static struct view *choose_view_locked(struct registry *registry, struct slot_generation *generation,
+                                       enum lorad_mode mode, unsigned wait_ms, enum lorad_mode *mode_out)
+{
+    if (mode == LORAD_MODE_MERGED && generation->merged_state == LORAD_MERGED_NO &&
+        generation_ask_merge_locked(generation)) {
+        registry_unlock(registry);
+        generation_start_merge(generation);
+        registry_lock(registry);
+    }
+    if (mode == LORAD_MODE_MERGED && wait_ms > 0 && is_being_merged(generation)) {
+        struct timespec deadline;
+        registry_deadline(&deadline, wait_ms);
+        while (!registry->is_stopping && is_being_merged(generation) &&
+               registry_wait_until(registry, &deadline))
+            ;
+    }
+    bool is_merged = mode != LORAD_MODE_ON_THE_FLY && generation->merged_view;
+    *mode_out = is_merged ? LORAD_MODE_MERGED : LORAD_MODE_ON_THE_FLY;
+    return view_ref(is_merged ? generation->merged_view : generation->view);
+}
+
+static struct view *mix_views(const struct lease *lease, const struct lorad_adapter_choice *choices,
+                              double scale, struct error *err)
+{
+    struct compose_part parts[LIMIT_REQUEST_ADAPTERS];
+    for (size_t i = 0; i < lease->n_parts; i++)
+        parts[i] = (struct compose_part){.adapter = lease->generations[i]->adapter,
+                                         .factor = choices[i].weight * scale};
+    return compose_on_the_fly(lease->registry->model, parts, lease->n_parts, err);
+}
+
+bool registry_acquire(struct registry *registry, const struct lorad_adapter_choice *choices, size_t n_choices,
+                      double scale, bool has_mode, enum lorad_mode mode, unsigned wait_ms, struct lease *out,
+                      struct error *err)
+{
+    struct lease lease;
+    if (!check_choices(choices, n_choices, err) || !allocate_lease(&lease, registry, n_choices, err))
+        return false;
+    bool is_plain_choice = n_choices == 1 && choices[0].weight * scale == 1;
+    registry_lock(registry);
+    bool ok = pin_locked(&lease, choices, n_choices, err);
+    if (ok && is_plain_choice) {
+        struct slot *slot = map_get(&registry->slots, choices[0].id);
+        lease.view = choose_view_locked(registry, lease.generations[0], has_mode ? mode : slot->default_mode,
+                                        wait_ms, &lease.mode);
+    }
+    registry_unlock(registry);
+    if (ok && n_choices == 0)
+        lease.view = view_ref(registry->base_view);
+    else if (ok && !lease.view)
+        lease.view = mix_views(&lease, choices, scale, err);
+    if (lease.view) {
+        *out = lease;
+        return true;
+    }
+    lease_release(&lease);
+    return false;
+}
+
+void lease_count_tokens(struct lease *lease, uint64_t n_tokens)
+{
+    registry_lock(lease->registry);
+    for (size_t i = 0; i < lease->n_parts; i++) {
+        struct slot_generation *generation = lease->generations[i];
+        struct slot *slot = generation->is_unloaded ? NULL : map_get(&lease->registry->slots, generation->id);
+        *(slot ? &slot->n_tokens : &generation->n_tokens) += n_tokens;
+    }
+    registry_unlock(lease->registry);
+}
+
+void lease_release(struct lease *lease)
+{
+    struct registry *registry = lease->registry;
+    view_unref(lease->view);
+    if (lease->n_parts > 0) {
+        registry_lock(registry);
+        for (size_t i = 0; i < lease->n_parts; i++) {
+            assert(lease->generations[i]->n_in_flight > 0);
+            lease->generations[i]->n_in_flight--;
+            if (!generation_drop_locked(lease->generations[i]))
+                lease->generations[i] = NULL;
+        }
+        registry_unlock(registry);
+    }
+    for (size_t i = 0; i < lease->n_parts; i++)
+        if (lease->generations[i])
+            generation_bury(lease->generations[i]);
+    free(lease->parts);
+    free(lease->generations);
+    memset(lease, 0, sizeof *lease);
+}
+
+/* -- Looking ------------------------------------------------------------------------------- */
+
+static char *copy_text(const char *text, bool *failed)
+{
+    char *copy = text ? strdup(text) : NULL;
+    *failed |= text && !copy;
+    return copy;
+}
+
+static void describe_generation(struct lorad_adapter_info *out, const struct slot_generation *generation)
+{
+    const struct adapter *adapter = generation->adapter;
+    memcpy(out->digest, adapter->digest, sizeof out->digest);
+    out->merged = generation->merged_state;
+    out->n_sites = adapter->n_sites;
+    out->rank_min = adapter->rank_min;
+    out->rank_max = adapter->rank_max;
+    out->alpha = adapter->alpha;
+    out->dora = adapter->use_dora;
+    out->rslora = adapter->use_rslora;
+    out->resident_bytes = adapter->resident_bytes;
+    out->merged_bytes = generation->merged ? generation->merged->bytes : 0;
+    out->loaded_unix = generation->loaded_unix;
+}
+
+static uint64_t count_in_flight_locked(const struct registry *registry, const char *id)
+{
+    uint64_t n = 0;
+    LIST_FOR_EACH (link, &registry->generations) {
+        const struct slot_generation *generation = LIST_ENTRY(link, struct slot_generation, link);
+        if (strcmp(generation->id, id) == 0)
+            n += generation->n_in_flight;
+    }
+    return n;
+}
+
+static bool describe_slot_locked(const struct registry *registry, struct lorad_adapter_info *out,
+                                 const struct slot *slot)
+{
+    bool failed = false;
+    *out = (struct lorad_adapter_info){.default_mode = slot->default_mode,
+                                       .n_loads = slot->n_loads,
+                                       .requests_total = slot->n_requests,
+                                       .tokens_total = slot->n_tokens};
+    memcpy(out->id, slot->id, sizeof out->id);
+    memcpy(out->digest, slot->digest, sizeof out->digest);
+    out->state = slot->generation ? LORAD_ADAPTER_READY
+                 : slot->error    ? LORAD_ADAPTER_FAILED
+                                  : LORAD_ADAPTER_LOADING;
+    out->path = copy_text(slot->path, &failed);
+    out->error = copy_text(slot->generation ? NULL : slot->error, &failed);
+    out->requests_in_flight = count_in_flight_locked(registry, slot->id);
+    if (slot->generation)
+        describe_generation(out, slot->generation);
+    return !failed;
+}
+
+static bool describe_draining_locked(const struct registry *registry, struct lorad_adapter_info *out,
+                                     const struct slot_generation *generation)
+{
+    bool failed = false;
+    *out = (struct lorad_adapter_info){.state = LORAD_ADAPTER_DRAINING,
+                                       .default_mode = generation->default_mode,
+                                       .n_loads = generation->n_loads,
+                                       .requests_total = generation->n_requests,
+                                       .tokens_total = generation->n_tokens};
+    memcpy(out->id, generation->id, sizeof out->id);
+    out->path = copy_text(generation->path, &failed);
+    out->requests_in_flight = count_in_flight_locked(registry, generation->id);
+    describe_generation(out, generation);
+    return !failed;
+}
+
+/* The last one that was unloaded under its id, which nobody has taken since. */
+static bool is_shown_draining_locked(const struct registry *registry,
+                                     const struct slot_generation *generation)
+{
+    if (!generation->is_unloaded || generation->n_in_flight == 0 || map_get(&registry->slots, generation->id))
+        return false;
+    for (struct list *link = generation->link.next; link != &registry->generations; link = link->next) {
+        const struct slot_generation *later = LIST_ENTRY(link, struct slot_generation, link);
+        if (later->is_unloaded && later->n_in_flight > 0 && strcmp(later->id, generation->id) == 0)
+            return false;
+    }
+    return true;
+}
+
+static bool fill_list_locked(struct registry *registry, const char *id, struct lorad_adapter_list *out)
+{
+    size_t position = 0;
+    void *value;
+    bool ok = true;
+    while (ok && map_next(&registry->slots, &position, NULL, &value)) {
+        const struct slot *slot = value;
+        if (!id || strcmp(id, slot->id) == 0)
+            ok = describe_slot_locked(registry, &out->adapters[out->n_adapters++], slot);
+    }
+    LIST_FOR_EACH (link, &registry->generations) {
+        const struct slot_generation *generation = LIST_ENTRY(link, struct slot_generation, link);
+        if (ok && is_shown_draining_locked(registry, generation) && (!id || strcmp(id, generation->id) == 0))
+            ok = describe_draining_locked(registry, &out->adapters[out->n_adapters++], generation);
+    }
+    return ok;
+}
+
+static size_t count_listed_locked(const struct registry *registry)
+{
+    size_t n = registry->slots.n_entries;
+    LIST_FOR_EACH (link, &registry->generations)
+        n++;
+    return n;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    return strcmp(((const struct lorad_adapter_info *)a)->id, ((const struct lorad_adapter_info *)b)->id);
+}
+
+static void finish_list(struct lorad_adapter_list *list)
+{
+    for (size_t i = 0; i < list->n_adapters; i++) {
+        free(list->adapters[i].path);
+        free(list->adapters[i].error);
+    }
+    free(list->adapters);
+}
+
+bool registry_list(struct registry *registry, const char *id_or_null, struct lorad_adapter_list *out,
+                   struct error *err)
+{
+    struct lorad_adapter_list list = {0};
+    registry_lock(registry);
+    list.adapters = calloc(count_listed_locked(registry) + 1, sizeof *list.adapters);
+    bool ok = list.adapters && fill_list_locked(registry, id_or_null, &list);
+    registry_unlock(registry);
+    if (!ok)
+        error_no_memory(err);
+    else if (id_or_null && list.n_adapters == 0)
+        ok = error_set(err, ERROR_NOT_FOUND, "adapter", "there is no adapter '%s'", id_or_null);
+    if (!ok) {
+        finish_list(&list);
+        return false;
+    }
+    qsort(list.adapters, list.n_adapters, sizeof *list.adapters, compare_ids);
+    *out = list;
+    return true;
+}
+
+void registry_stats_read(struct registry *registry, struct registry_stats *out)
+{
+    size_t position = 0;
+    void *value;
+    registry_lock(registry);
+    *out = registry->stats;
+    out->adapters = out->merged = 0;
+    while (map_next(&registry->slots, &position, NULL, &value)) {
+        const struct slot *slot = value;
+        out->adapters += slot->generation != NULL;
+        out->merged += slot->generation && slot->generation->merged;
+    }
+    registry_unlock(registry);
+}
+
+/* -- Life ---------------------------------------------------------------------------------- */
+
+char *registry_stage(struct registry *registry, struct error *err)
+{
+    return source_stage(registry->state_dir, err);
+}
+
+void registry_unstage(const char *directory)
+{
+    /* What stays is swept at the next start. */
+    if (directory && !directory_remove(directory, NULL))
+        return;
+}
+
+static bool init_lock(struct registry *registry)
+{
+    pthread_condattr_t attributes;
+    if (pthread_condattr_init(&attributes) != 0)
+        return false;
+    bool ok = pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC) == 0 &&
+              pthread_mutex_init(&registry->lock, NULL) == 0;
+    if (ok && pthread_cond_init(&registry->changed, &attributes) != 0) {
+        pthread_mutex_destroy(&registry->lock);
+        ok = false;
+    }
+    pthread_condattr_destroy(&attributes);
+    return ok;
+}
+
+static void free_registry(struct registry *registry)
+{
+    view_unref(registry->base_view);
+    map_finish(&registry->slots);
+    free(registry->adapters_dir);
+    free(registry->state_dir);
+    pthread_cond_destroy(&registry->changed);
+    pthread_mutex_destroy(&registry->lock);
+    free(registry);
+}
+
+struct registry *registry_create(const struct registry_options *options, struct error *err)
+{
+    struct registry *registry = calloc(1, sizeof *registry);
+    bool failed = false;
+    if (!registry || !init_lock(registry)) {
+        free(registry);
+        error_no_memory(err);
+        return NULL;
+    }
+    registry->model = options->model;
+    registry->event = options->event;
+    registry->event_context = options->event_context;
+    registry->retry.run = registry_run_retry;
+    registry->stats.adapter_bytes_limit = options->adapter_memory;
+    registry->stats.merged_bytes_limit = options->merged_memory;
+    list_init(&registry->parked);
+    list_init(&registry->generations);
+    map_init(&registry->slots);
+    registry->adapters_dir = copy_text(options->adapters_dir, &failed);
+    registry->state_dir = copy_text(options->state_dir, &failed);
+    if (failed)
+        error_no_memory(err);
+    registry->base_view = failed ? NULL : view_create_base(options->model, err);
+    registry->keeper = registry->base_view ? keeper_create(err) : NULL;
+    if (registry->keeper)
+        return registry;
+    free_registry(registry);
+    return NULL;
+}
+
+void registry_stop(struct registry *registry)
+{
+    registry_lock(registry);
+    registry->is_stopping = true;
+    pthread_cond_broadcast(&registry->changed);
+    registry_unlock(registry);
+    keeper_stop(registry->keeper);
+}
+
+/* All slots let go of their generations; their ends reach the keeper before it is closed. */
+static void empty_slots(struct registry *registry)
+{
+    size_t position = 0;
+    void *value;
+    while (map_next(&registry->slots, &position, NULL, &value)) {
+        struct slot *slot = value;
+        struct slot_generation *generation = slot->generation;
+        if (generation) {
+            registry_lock(registry);
+            generation->is_current = false;
+            registry_unlock(registry);
+            generation_unref(generation);
+        }
+        free(slot->error);
+        free(slot->path);
+        free(slot);
+    }
+}
+
+void registry_destroy(struct registry *registry)
+{
+    if (!registry)
+        return;
+    registry_stop(registry);
+    empty_slots(registry);
+    registry_retry_parked(registry); /* the keeper is stopping: parked merges end */
+    keeper_destroy(registry->keeper);
+    assert(list_is_empty(&registry->generations));
+    free_registry(registry);
+}

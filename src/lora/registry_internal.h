@@ -1,0 +1,119 @@
+/*
+ * registry_internal.h - what registry.c, registry_load.c and registry_merge.c share.
+ *
+ * A generation is one loaded adapter under an id, counted: one reference from its slot, one from each lease,
+ * one from its merge while that runs. The last one posts it to the keeper, which frees it there.
+ */
+#ifndef LORA_REGISTRY_INTERNAL_H
+#define LORA_REGISTRY_INTERNAL_H
+
+#include <pthread.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "lora/keeper.h"
+#include "lora/registry.h"
+
+/* Building W', in slices on the keeper. */
+struct merge_work {
+    struct keeper_job job;
+    struct list parked;     /* waits for memory; keeper only */
+    struct merge_job *work; /* keeper only */
+    uint64_t reserved;      /* keeper only: bytes counted in merged_bytes */
+};
+
+struct slot_generation {
+    struct keeper_job grave; /* posted when the last reference goes */
+    struct registry *registry;
+    struct adapter *adapter; /* these three: set before it is shared */
+    struct view *view;
+    uint64_t merge_bytes;
+    char id[LORAD_ID_SIZE];
+    struct merge_work merge;
+    /* Guarded by the registry's lock. */
+    struct list link; /* in registry->generations while there are references */
+    unsigned n_references;
+    uint64_t n_in_flight, n_requests, n_tokens,
+        n_loads;     /* the two in the middle: taken over from the slot when unloaded */
+    bool is_current; /* its slot's present one */
+    bool is_unloaded;
+    struct merged *merged;
+    struct view *merged_view;
+    enum lorad_merged_state merged_state;
+    bool has_merge;           /* the merge job holds a reference */
+    struct error merge_error; /* REFUSED: why */
+    uint64_t last_used;
+    enum lorad_mode default_mode; /* the slot's, when it was unloaded */
+    char *path;                   /* likewise */
+    int64_t loaded_unix;
+};
+
+/* Guarded by the registry's lock. */
+struct slot {
+    char id[LORAD_ID_SIZE];
+    struct slot_generation *generation; /* NULL: being loaded for the first time, or failed */
+    char *error;                        /* failed: why */
+    char digest[LORAD_DIGEST_SIZE];     /* of the generation, or of what failed to be restored */
+    char *path;
+    bool is_upload, is_remembered, allow_other_heads;
+    enum lorad_mode default_mode;
+    uint64_t n_requests, n_tokens, n_loads;
+    uint64_t n_arrived, n_served; /* loads, in order: an unload waits for those before it */
+    size_t n_waiters;             /* threads that hold on to the slot while they wait */
+};
+
+struct registry {
+    const struct model *model;
+    char *adapters_dir, *state_dir;
+    void (*event)(void *context, const char *event, const char *id, const char *message);
+    void *event_context;
+    struct view *base_view;
+    struct keeper *keeper;
+    struct list parked; /* keeper only: merges that wait for memory */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* loads, unloads and merges that ended */
+    bool is_stopping;
+    bool is_retry_posted;
+    struct keeper_job retry;
+    struct map slots;
+    struct list generations;
+    uint64_t tick;
+    struct registry_stats stats;
+};
+
+void registry_lock(struct registry *registry);
+void registry_unlock(struct registry *registry);
+
+/* Calls the event callback; keeper only. */
+void registry_tell(struct registry *registry, const char *event, const char *id, const char *format, ...)
+    PRINTF_LIKE(4, 5);
+
+/* Drops one reference under the lock: true when it was the last, and generation_bury is due after unlocking.
+ */
+bool generation_drop_locked(struct slot_generation *generation);
+void generation_bury(struct slot_generation *generation);
+void generation_unref(struct slot_generation *generation);
+
+/* The slot's generation, or the error: not found, loading, failed. */
+struct slot_generation *registry_find_locked(struct registry *registry, const char *id, struct error *err);
+/* Takes the slot out of the table when nothing is in it and nobody waits for it. */
+void slot_settle_locked(struct registry *registry, struct slot *slot);
+
+bool registry_check_match(const char *if_match, const char *digest_or_null, struct error *err) MUST_USE;
+
+/* Wants W': true when the caller must post generation->merge.job after unlocking (generation_start_merge). */
+bool generation_ask_merge_locked(struct slot_generation *generation);
+void generation_start_merge(struct slot_generation *generation);
+/* Drops what is cached or being built: the references that the caller is to drop after unlocking. */
+void generation_drop_merge_locked(struct slot_generation *generation, struct view **view_out,
+                                  struct merged **merged_out);
+void registry_retry_parked(struct registry *registry); /* without the lock */
+bool registry_run_retry(struct keeper_job *job);
+bool generation_run_merge(struct keeper_job *job);
+
+/* True: until `changed` is signalled or the time (monotonic) is over. */
+void registry_deadline(struct timespec *out, unsigned wait_ms);
+bool registry_wait_until(struct registry *registry, const struct timespec *deadline);
+
+#endif
