@@ -1,0 +1,322 @@
+#include "engine/sequence.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+
+/* ---- beginning ---- */
+
+struct sequence *sequence_create(struct stream *stream, size_t max_tokens, struct error *err)
+{
+    const struct engine_request *request = stream_request(stream);
+    struct sequence *sequence = calloc(1, sizeof *sequence);
+    if (!sequence) {
+        error_no_memory(err);
+        return NULL;
+    }
+    *sequence = (struct sequence){.stream = stream, .request = request, .max_tokens = max_tokens, .stop_id = -1};
+    sequence->n_blocks = ceil_divide(request->n_prompt + max_tokens, KV_BLOCK_TOKENS);
+    return sequence;
+}
+
+void sequence_discard(struct sequence *sequence)
+{
+    free(sequence);
+}
+
+static bool acquire_blocks(struct sequence *sequence, struct sequence_tools *tools, struct error *err)
+{
+    assert(sequence->n_blocks <= kv_n_free(tools->kv));
+    sequence->blocks = calloc(sequence->n_blocks, sizeof *sequence->blocks);
+    if (!sequence->blocks)
+        return error_no_memory(err);
+    for (size_t i = 0; i < sequence->n_blocks; i++)
+        sequence->blocks[i] = kv_acquire(tools->kv);
+    stats_add(&tools->stats->kv_blocks_used, sequence->n_blocks);
+    return true;
+}
+
+static bool create_detokenizer(struct sequence *sequence, const struct tokenizer *tokenizer, struct error *err)
+{
+    const struct engine_request *request = sequence->request;
+    struct detokenizer_options options = {
+        .skip_special = !request->keep_special,
+        .continues_text = true, /* there always is a prompt, and even ids stand for a text */
+        .include_stop = request->include_stop,
+        .stops = request->stops,
+        .n_stops = request->n_stops,
+    };
+    if (tokenizer)
+        sequence->detokenizer = detokenizer_create(tokenizer, &options, err);
+    return !tokenizer || sequence->detokenizer;
+}
+
+static bool collect_banned(struct sequence *sequence, const struct generation_config *generation, struct error *err)
+{
+    const struct engine_request *request = sequence->request;
+    size_t n_eos = request->ignore_eos ? 0 : generation->n_eos_ids;
+    if (request->min_tokens == 0 || n_eos + request->n_stop_ids == 0)
+        return true;
+    sequence->banned = calloc(n_eos + request->n_stop_ids, sizeof *sequence->banned);
+    if (!sequence->banned)
+        return error_no_memory(err);
+    for (size_t i = 0; i < n_eos; i++)
+        sequence->banned[sequence->n_banned++] = generation->eos_ids[i];
+    for (size_t i = 0; i < request->n_stop_ids; i++)
+        sequence->banned[sequence->n_banned++] = request->stop_ids[i];
+    return true;
+}
+
+static bool create_prompt_tokens(struct sequence *sequence, struct error *err)
+{
+    const struct engine_request *request = sequence->request;
+    if (request->prompt_logprobs < 0)
+        return true;
+    sequence->prompt_tokens = calloc(request->n_prompt, sizeof *sequence->prompt_tokens);
+    if (!sequence->prompt_tokens)
+        return error_no_memory(err);
+    sequence->prompt_tokens[0] = (struct lorad_token){.id = request->prompt[0], .logprob = NAN};
+    return true;
+}
+
+bool sequence_begin(struct sequence *sequence, struct sequence_tools *tools, uint64_t now_us, struct error *err)
+{
+    const struct engine_request *request = sequence->request;
+    sequence->has_begun = true;
+    sequence->began_us = now_us;
+    if (!acquire_blocks(sequence, tools, err) || !create_detokenizer(sequence, tools->tokenizer, err) ||
+        !collect_banned(sequence, &tools->model->generation, err) || !create_prompt_tokens(sequence, err))
+        return false;
+    sequence->sampler = sampler_create(&request->sampling, request->prompt, request->n_prompt,
+                                       tools->model->config.n_vocab, tools->model->kernels, err);
+    if (!sequence->sampler)
+        return false;
+    sampler_use_scratch(sequence->sampler, tools->scratch);
+    return true;
+}
+
+/* ---- what is next ---- */
+
+bool sequence_is_decoding(const struct sequence *sequence)
+{
+    return sequence->n_done >= sequence->request->n_prompt;
+}
+
+size_t sequence_n_pending(const struct sequence *sequence)
+{
+    return sequence_is_decoding(sequence) ? 1 : sequence->request->n_prompt - sequence->n_done;
+}
+
+bool sequence_wants_prompt_logprobs(const struct sequence *sequence)
+{
+    return sequence->request->prompt_logprobs >= 0 && !sequence_is_decoding(sequence);
+}
+
+size_t sequence_n_outputs(const struct sequence *sequence, size_t n_tokens)
+{
+    bool reaches_end = n_tokens == sequence_n_pending(sequence);
+    bool wants_last = reaches_end && sequence->max_tokens > 0;
+    if (!sequence_wants_prompt_logprobs(sequence))
+        return wants_last ? 1 : 0;
+    return reaches_end && !wants_last ? n_tokens - 1 : n_tokens;
+}
+
+const int32_t *sequence_next_tokens(const struct sequence *sequence)
+{
+    return sequence_is_decoding(sequence) ? &sequence->last_token : sequence->request->prompt + sequence->n_done;
+}
+
+/* ---- what came out ---- */
+
+static bool fail_not_finite(struct error *err)
+{
+    return error_set(err, ERROR_INTERNAL, NULL, "the model's logits are not finite numbers");
+}
+
+/* Row i holds the logits after the prompt's token first + i. */
+static bool take_prompt_rows(struct sequence *sequence, const struct model *model, size_t first, size_t n_tokens,
+                             const float *logits, struct error *err)
+{
+    const struct engine_request *request = sequence->request;
+    size_t n_vocab = model->config.n_vocab;
+    for (size_t i = 0; i < n_tokens && first + i + 1 < request->n_prompt; i++) {
+        const float *row = logits + i * n_vocab;
+        size_t next = first + i + 1;
+        if (!sampler_is_finite(row, n_vocab))
+            return fail_not_finite(err);
+        sampler_logprobs(model->kernels, row, n_vocab, request->prompt[next], (size_t)request->prompt_logprobs,
+                         &sequence->prompt_tokens[next]);
+    }
+    return true;
+}
+
+static bool publish_prompt(struct sequence *sequence, struct error *err)
+{
+    struct lorad_token *tokens = sequence->prompt_tokens;
+    if (!tokens)
+        return true;
+    sequence->prompt_tokens = NULL;
+    return stream_push_prompt(sequence->stream, tokens, sequence->request->n_prompt) || error_no_memory(err);
+}
+
+static bool contains(const int32_t *ids, size_t n_ids, int32_t id)
+{
+    for (size_t i = 0; i < n_ids; i++)
+        if (ids[i] == id)
+            return true;
+    return false;
+}
+
+static void finish(struct sequence *sequence, enum lorad_finish how)
+{
+    sequence->has_ended = true;
+    sequence->finish = how;
+}
+
+/* Appends the token's text, and ends the sequence at a stop string. A model may have more rows than its tokenizer has
+   entries: such a token has no text. */
+static bool detokenize(struct sequence *sequence, struct sequence_tools *tools, int32_t token, struct error *err)
+{
+    bool is_stopped;
+    size_t stop_index;
+    if (!sequence->detokenizer || !tokenizer_has_id(tools->tokenizer, token))
+        return true;
+    if (!detokenizer_push(sequence->detokenizer, token, &tools->piece, &is_stopped, &stop_index, err))
+        return false;
+    if (is_stopped) {
+        finish(sequence, LORAD_FINISH_STOP);
+        sequence->stop_text = sequence->request->stops[stop_index];
+        sequence->stop_id = -1;
+    }
+    return true;
+}
+
+/* Whether the token ends the sequence; *is_shown_out: it gives text. */
+static void judge(struct sequence *sequence, const struct generation_config *generation, int32_t token, bool *is_shown_out)
+{
+    const struct engine_request *request = sequence->request;
+    bool is_eos = !request->ignore_eos && contains(generation->eos_ids, generation->n_eos_ids, token);
+    bool is_stop = !is_eos && contains(request->stop_ids, request->n_stop_ids, token);
+    if (is_stop)
+        sequence->stop_id = token;
+    if (is_eos || is_stop)
+        finish(sequence, LORAD_FINISH_STOP);
+    else if (sequence->n_generated == sequence->max_tokens)
+        finish(sequence, LORAD_FINISH_LENGTH);
+    *is_shown_out = is_eos ? request->keep_special : !is_stop || request->include_stop;
+}
+
+static void count_token(struct sequence *sequence, struct stats *stats, uint64_t now_us)
+{
+    if (sequence->n_generated == 1) {
+        sequence->first_us = now_us;
+        histogram_add(&stats->time_to_first_token, now_us - sequence->request->submitted_us);
+    } else {
+        histogram_add(&stats->inter_token, now_us - sequence->last_us);
+    }
+    sequence->last_us = now_us;
+    stats_add(&stats->completion_tokens, 1);
+}
+
+static bool generate(struct sequence *sequence, struct sequence_tools *tools, const float *row, uint64_t now_us,
+                     struct error *err)
+{
+    const struct engine_request *request = sequence->request;
+    const struct model *model = tools->model;
+    size_t n_banned = sequence->n_generated < request->min_tokens ? sequence->n_banned : 0;
+    int32_t drawn = sampler_draw(sequence->sampler, row, sequence->banned, n_banned);
+    struct lorad_token token = {.id = drawn, .logprob = NAN};
+    bool is_shown;
+    if (drawn < 0)
+        return fail_not_finite(err);
+    sampler_accept(sequence->sampler, drawn);
+    sequence->last_token = drawn;
+    sequence->n_generated++;
+    if (request->logprobs >= 0)
+        sampler_logprobs(model->kernels, row, model->config.n_vocab, drawn, (size_t)request->logprobs, &token);
+
+    judge(sequence, &model->generation, drawn, &is_shown);
+    buffer_clear(&tools->piece);
+    if (is_shown && !detokenize(sequence, tools, drawn, err))
+        return false;
+    count_token(sequence, tools->stats, now_us);
+    return stream_push_token(sequence->stream, &token, buffer_text(&tools->piece), tools->piece.n_bytes) ||
+           error_no_memory(err);
+}
+
+bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tools, size_t n_tokens, const float *logits,
+                          uint64_t now_us, struct error *err)
+{
+    size_t n_outputs = sequence_n_outputs(sequence, n_tokens), first = sequence->n_done;
+    bool was_decoding = sequence_is_decoding(sequence);
+    if (sequence_wants_prompt_logprobs(sequence) &&
+        !take_prompt_rows(sequence, tools->model, first, n_tokens, logits, err))
+        return false;
+    sequence->n_done += n_tokens;
+    if (!was_decoding)
+        stats_add(&tools->stats->prompt_tokens, n_tokens);
+    if (!sequence_is_decoding(sequence))
+        return true;
+    if (!was_decoding && !publish_prompt(sequence, err))
+        return false;
+    if (sequence->max_tokens > 0)
+        return generate(sequence, tools, logits + (n_outputs - 1) * tools->model->config.n_vocab, now_us, err);
+    sequence->first_us = sequence->last_us = now_us;
+    finish(sequence, LORAD_FINISH_LENGTH);
+    return true;
+}
+
+/* ---- ending ---- */
+
+static struct lorad_usage usage_of(const struct sequence *sequence, uint64_t now_us)
+{
+    const struct engine_request *request = sequence->request;
+    uint64_t began_us = sequence->has_begun ? sequence->began_us : now_us;
+    uint64_t first_us = sequence->first_us ? sequence->first_us : now_us;
+    return (struct lorad_usage){
+        .prompt_tokens = request->n_prompt,
+        .completion_tokens = sequence->n_generated,
+        .queue_ms = (double)(began_us - request->submitted_us) / 1000,
+        .prefill_ms = (double)(first_us - began_us) / 1000,
+        .decode_ms = sequence->last_us ? (double)(sequence->last_us - first_us) / 1000 : 0,
+    };
+}
+
+static void release_blocks(struct sequence *sequence, struct sequence_tools *tools)
+{
+    if (!sequence->blocks)
+        return;
+    for (size_t i = 0; i < sequence->n_blocks; i++)
+        kv_release(tools->kv, sequence->blocks[i]);
+    stats_subtract(&tools->stats->kv_blocks_used, sequence->n_blocks);
+}
+
+void sequence_end(struct sequence *sequence, struct sequence_tools *tools, enum lorad_finish finish,
+                  const char *error_message, uint64_t now_us)
+{
+    struct stream_end end = {.finish = finish, .stop_text = sequence->stop_text, .stop_id = sequence->stop_id,
+                             .error_message = error_message, .usage = usage_of(sequence, now_us)};
+    struct error err;
+    buffer_clear(&tools->piece);
+    if (sequence->detokenizer && finish != LORAD_FINISH_ERROR &&
+        !detokenizer_flush(sequence->detokenizer, &tools->piece, &err)) {
+        end.finish = LORAD_FINISH_ERROR;
+        end.error_message = "no memory";
+        buffer_clear(&tools->piece);
+    }
+    end.text = buffer_text(&tools->piece);
+    end.n_text_bytes = tools->piece.n_bytes;
+    release_blocks(sequence, tools);
+    stats_add(&tools->stats->requests_finished[end.finish], 1);
+    stream_end(sequence->stream, &end);
+
+    sampler_destroy(sequence->sampler);
+    detokenizer_destroy(sequence->detokenizer);
+    free(sequence->prompt_tokens);
+    free(sequence->banned);
+    free(sequence->blocks);
+    free(sequence);
+}
