@@ -1,0 +1,122 @@
+/*
+ * metrics.c - GET /metrics: Prometheus text format 0.0.4.
+ */
+#include <inttypes.h>
+#include <math.h>
+
+#include "http/generation.h"
+#include "http/reply.h"
+#include "http/router.h"
+
+static void header(struct buffer *out, const char *name, const char *type, const char *help)
+{
+    buffer_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void counter(struct buffer *out, const char *name, const char *help, uint64_t value)
+{
+    header(out, name, "counter", help);
+    buffer_printf(out, "%s %" PRIu64 "\n", name, value);
+}
+
+static void gauge(struct buffer *out, const char *name, const char *help, uint64_t value)
+{
+    header(out, name, "gauge", help);
+    buffer_printf(out, "%s %" PRIu64 "\n", name, value);
+}
+
+static void histogram(struct buffer *out, const char *name, const char *help, const struct lorad_histogram *values)
+{
+    uint64_t below = 0;
+    header(out, name, "histogram", help);
+    for (size_t i = 0; i < values->n_buckets; i++) {
+        below += values->counts[i];
+        if (isinf(values->bounds[i]))
+            buffer_printf(out, "%s_bucket{le=\"+Inf\"} %" PRIu64 "\n", name, below);
+        else
+            buffer_printf(out, "%s_bucket{le=\"%g\"} %" PRIu64 "\n", name, values->bounds[i], below);
+    }
+    buffer_printf(out, "%s_sum %.6f\n%s_count %" PRIu64 "\n", name, values->sum, name, values->n);
+}
+
+static void write_requests(struct buffer *out, const struct lorad_stats *stats)
+{
+    counter(out, "lorad_requests_total", "Requests accepted.", stats->requests_total);
+    counter(out, "lorad_requests_rejected_total", "Requests refused because the queue was full.",
+            stats->requests_rejected);
+    header(out, "lorad_requests_finished_total", "counter", "Requests ended, by reason.");
+    for (int i = LORAD_FINISH_STOP; i <= LORAD_FINISH_ERROR; i++)
+        buffer_printf(out, "lorad_requests_finished_total{reason=\"%s\"} %" PRIu64 "\n",
+                      finish_name((enum lorad_finish)i), stats->requests_finished[i]);
+    gauge(out, "lorad_requests_running", "Requests being computed.", stats->requests_running);
+    gauge(out, "lorad_requests_waiting", "Requests in the queue.", stats->requests_waiting);
+    counter(out, "lorad_prompt_tokens_total", "Prompt tokens computed.", stats->prompt_tokens_total);
+    counter(out, "lorad_completion_tokens_total", "Tokens generated.", stats->completion_tokens_total);
+    counter(out, "lorad_steps_total", "Steps of the engine.", stats->steps_total);
+    counter(out, "lorad_step_tokens_total", "Tokens in all steps.", stats->step_tokens_total);
+    counter(out, "lorad_step_sequences_total", "Sequences in all steps.", stats->step_sequences_total);
+}
+
+static void write_memory(struct buffer *out, const struct lorad_stats *stats)
+{
+    gauge(out, "lorad_kv_blocks", "Blocks of the key/value cache.", stats->kv_blocks);
+    gauge(out, "lorad_kv_blocks_used", "Blocks in use.", stats->kv_blocks_used);
+    gauge(out, "lorad_kv_block_tokens", "Positions per block.", stats->kv_block_tokens);
+    gauge(out, "lorad_adapters_loaded", "Adapters that are ready.", stats->adapters_loaded);
+    gauge(out, "lorad_adapter_bytes", "Bytes of loaded adapters.", stats->adapter_bytes);
+    gauge(out, "lorad_adapter_bytes_limit", "The budget for them.", stats->adapter_bytes_limit);
+    gauge(out, "lorad_merged_adapters", "Adapters with cached merged weights.", stats->merged_count);
+    gauge(out, "lorad_merged_bytes", "Bytes of merged weights.", stats->merged_bytes);
+    gauge(out, "lorad_merged_bytes_limit", "The budget for them.", stats->merged_bytes_limit);
+    counter(out, "lorad_merges_total", "Merges completed.", stats->merges_total);
+    counter(out, "lorad_merge_evictions_total", "Merged weights evicted for others.", stats->merge_evictions_total);
+    counter(out, "lorad_adapter_loads_total", "Adapters loaded or replaced.", stats->loads_total);
+    counter(out, "lorad_adapter_load_failures_total", "Loads refused.", stats->load_failures_total);
+    counter(out, "lorad_adapter_unloads_total", "Adapters unloaded.", stats->unloads_total);
+}
+
+static void write_times(struct buffer *out, const struct lorad_stats *stats)
+{
+    histogram(out, "lorad_time_to_first_token_seconds", "Submission to first token.", &stats->time_to_first_token);
+    histogram(out, "lorad_inter_token_seconds", "Between tokens of one request.", &stats->inter_token);
+    histogram(out, "lorad_queue_seconds", "Submission to first computation.", &stats->queue_time);
+    histogram(out, "lorad_step_seconds", "One step of the engine.", &stats->step_time);
+}
+
+/* Ids are [A-Za-z0-9._-], so that they need no quoting. */
+static void write_adapters(struct buffer *out, const struct lorad_adapter_list *list)
+{
+    header(out, "lorad_adapter_requests_total", "counter", "Requests by adapter.");
+    for (size_t i = 0; i < list->n_adapters; i++)
+        buffer_printf(out, "lorad_adapter_requests_total{adapter=\"%s\"} %" PRIu64 "\n", list->adapters[i].id,
+                      list->adapters[i].requests_total);
+    header(out, "lorad_adapter_tokens_total", "counter", "Tokens generated by adapter.");
+    for (size_t i = 0; i < list->n_adapters; i++)
+        buffer_printf(out, "lorad_adapter_tokens_total{adapter=\"%s\"} %" PRIu64 "\n", list->adapters[i].id,
+                      list->adapters[i].tokens_total);
+}
+
+enum MHD_Result handle_metrics(struct http_request *request)
+{
+    struct error err = {0};
+    struct lorad_stats stats;
+    struct lorad_adapter_list list = {0};
+    struct buffer out;
+    const struct lorad_model_info *info = lorad_model(request->lorad);
+    if (!lorad_adapter_list(request->lorad, &list, &err))
+        return reply_error(request, &err);
+    lorad_stats_read(request->lorad, &stats);
+    buffer_init(&out, 0);
+    header(&out, "lorad_info", "gauge", "What runs.");
+    buffer_printf(&out, "lorad_info{version=\"%s\",family=\"%s\",weights=\"%s\",kernels=\"%s\",threads=\"%zu\"} 1\n",
+                  lorad_version(), info->family, info->weights, info->kernels, info->n_threads);
+    write_requests(&out, &stats);
+    write_memory(&out, &stats);
+    write_times(&out, &stats);
+    write_adapters(&out, &list);
+    lorad_adapter_list_finish(&list);
+    enum MHD_Result result = reply_text(request, MHD_HTTP_OK, "text/plain; version=0.0.4; charset=utf-8",
+                                        buffer_text(&out), out.n_bytes);
+    buffer_finish(&out);
+    return result;
+}
