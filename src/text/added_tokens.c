@@ -19,7 +19,8 @@ static bool read_flags(struct added_token *token, const json_t *object, struct e
                                         "rstrip", "normalized", "special",     NULL};
 
     token->normalized = true;
-    return json_check_known(object, known, err) && json_get_bool(object, "single_word", &token->single_word, err) &&
+    return json_check_known(object, known, err) &&
+           json_get_bool(object, "single_word", &token->single_word, err) &&
            json_get_bool(object, "lstrip", &token->lstrip, err) &&
            json_get_bool(object, "rstrip", &token->rstrip, err) &&
            json_get_bool(object, "normalized", &token->normalized, err) &&
@@ -33,15 +34,16 @@ static bool number(struct added_token *token, const char *content, size_t n_cont
     token->id = vocabulary_find(vocabulary, content, n_content);
     if (token->id < 0) {
         if (written_id != *next_id)
-            return error_set(err, ERROR_BAD_INPUT, "added_tokens", "'%s' has id %zu, but the next free id is %zu", content,
-                             written_id, *next_id);
+            return error_set(err, ERROR_BAD_INPUT, "added_tokens",
+                             "'%s' has id %zu, but the next free id is %zu", content, written_id, *next_id);
         if (!vocabulary_add(vocabulary, content, n_content, *next_id, err))
             return false;
         token->id = (int32_t)(*next_id)++;
     }
     if ((size_t)token->id != written_id)
-        return error_set(err, ERROR_BAD_INPUT, "added_tokens", "'%s' has id %zu, but the model's vocabulary says %d",
-                         content, written_id, token->id);
+        return error_set(err, ERROR_BAD_INPUT, "added_tokens",
+                         "'%s' has id %zu, but the model's vocabulary says %d", content, written_id,
+                         token->id);
     return true;
 }
 
@@ -83,11 +85,13 @@ static bool add_token(struct added_tokens *added, const json_t *object, size_t *
         return error_set(err, ERROR_BAD_INPUT, "added_tokens", "entry %zu is empty", added->n_tokens);
     added->n_tokens++;
     if (!read_flags(token, object, err) || !json_require_size(object, "id", 0, INT32_MAX, &id, err) ||
-        !number(token, json_string_value(content), json_string_length(content), id, next_id, vocabulary, err) ||
+        !number(token, json_string_value(content), json_string_length(content), id, next_id, vocabulary,
+                err) ||
         !write_normalized(token, json_string_value(content), json_string_length(content), normalizer, err))
         return false;
     if (token->n_written == 0)
-        return error_set(err, ERROR_BAD_INPUT, "added_tokens", "'%s' is empty when normalised", json_string_value(content));
+        return error_set(err, ERROR_BAD_INPUT, "added_tokens", "'%s' is empty when normalised",
+                         json_string_value(content));
     if (!matcher_add(token->normalized ? &added->normalized : &added->raw, token->written, token->n_written,
                      (int32_t)(added->n_tokens - 1), &is_duplicate, err))
         return false;
@@ -95,7 +99,6 @@ static bool add_token(struct added_tokens *added, const json_t *object, size_t *
         return error_set(err, ERROR_BAD_INPUT, "added_tokens", "'%s' is there twice", token->written);
     return true;
 }
-
 
 bool added_tokens_parse(struct added_tokens *added, const json_t *list, const struct normalizer *normalizer,
                         struct vocabulary *vocabulary, struct error *err)
@@ -129,8 +132,11 @@ void added_tokens_finish(struct added_tokens *added)
 void added_cursor_init(struct added_cursor *cursor, const struct added_tokens *added, bool in_normalized,
                        bool special_as_text, const char *text, size_t n_bytes)
 {
-    *cursor = (struct added_cursor){.added = added, .matcher = in_normalized ? &added->normalized : &added->raw,
-                                    .special_as_text = special_as_text, .text = text, .n_bytes = n_bytes};
+    *cursor = (struct added_cursor){.added = added,
+                                    .matcher = in_normalized ? &added->normalized : &added->raw,
+                                    .special_as_text = special_as_text,
+                                    .text = text,
+                                    .n_bytes = n_bytes};
 }
 
 /* The code point that ends before `position`. */
@@ -186,10 +192,12 @@ static bool find_token(struct added_cursor *cursor, struct added_piece *out)
     size_t start, end;
     int32_t index;
 
-    while (matcher_find(cursor->matcher, cursor->text, cursor->n_bytes, cursor->searched, &start, &end, &index)) {
+    while (matcher_find(cursor->matcher, cursor->text, cursor->n_bytes, cursor->searched, &start, &end,
+                        &index)) {
         const struct added_token *token = &cursor->added->tokens[index];
         cursor->searched = end;
-        if ((cursor->special_as_text && token->special) || (token->single_word && !is_single_word(cursor, start, end)))
+        if ((cursor->special_as_text && token->special) ||
+            (token->single_word && !is_single_word(cursor, start, end)))
             continue;
         if (token->lstrip)
             start = skip_spaces_back(cursor, start);

@@ -18,7 +18,7 @@
 
 struct added_token {
     int32_t id;
-    bool single_word; /* only between characters that are not \w */
+    bool single_word;    /* only between characters that are not \w */
     bool lstrip, rstrip; /* takes the white space beside it along */
     bool normalized;
     bool special;
@@ -51,8 +51,8 @@ struct added_cursor {
     bool special_as_text;
     const char *text;
     size_t n_bytes;
-    size_t searched; /* the search goes on here */
-    size_t covered;  /* the pieces handed out end here */
+    size_t searched;            /* the search goes on here */
+    size_t covered;             /* the pieces handed out end here */
     struct added_piece waiting; /* a token behind a piece of text; token NULL: none */
 };
 

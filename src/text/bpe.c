@@ -27,7 +27,7 @@ struct pair_entry {
 };
 
 struct bpe_symbol {
-    int32_t id; /* -1: merged into its left neighbour */
+    int32_t id;             /* -1: merged into its left neighbour */
     int32_t previous, next; /* indices, -1 at the ends */
 };
 
@@ -82,7 +82,7 @@ static bool load_vocabulary(struct vocabulary *vocabulary, const json_t *vocab, 
     const char *token;
     json_t *id;
 
-    json_object_foreach((json_t *)vocab, token, id) {
+    json_object_foreach ((json_t *)vocab, token, id) {
         if (!json_is_integer(id) || json_integer_value(id) < 0)
             return error_set(err, ERROR_BAD_INPUT, "model.vocab", "token '%s' has no id", token);
         if (!vocabulary_add(vocabulary, token, strlen(token), (size_t)json_integer_value(id), err)) {
@@ -129,7 +129,9 @@ static bool read_merge_string(const json_t *merge, struct merge_text *out)
 
     if (!space || memchr(space + 1, ' ', n - (size_t)(space + 1 - text)))
         return false;
-    *out = (struct merge_text){.left = text, .n_left = (size_t)(space - text), .right = space + 1,
+    *out = (struct merge_text){.left = text,
+                               .n_left = (size_t)(space - text),
+                               .right = space + 1,
                                .n_right = n - (size_t)(space - text) - 1};
     return true;
 }
@@ -140,8 +142,10 @@ static bool read_merge_pair(const json_t *merge, struct merge_text *out)
 
     if (json_array_size(merge) != 2 || !json_is_string(left) || !json_is_string(right))
         return false;
-    *out = (struct merge_text){.left = json_string_value(left), .n_left = json_string_length(left),
-                               .right = json_string_value(right), .n_right = json_string_length(right)};
+    *out = (struct merge_text){.left = json_string_value(left),
+                               .n_left = json_string_length(left),
+                               .right = json_string_value(right),
+                               .n_right = json_string_length(right)};
     return true;
 }
 
@@ -152,13 +156,19 @@ static bool add_merge(struct bpe *bpe, const struct merge_text *merge, size_t ra
     int32_t right = vocabulary_find(bpe->vocabulary, merge->right, merge->n_right);
 
     buffer_clear(joined);
-    if (!buffer_append(joined, merge->left, merge->n_left) || !buffer_append(joined, merge->right, merge->n_right))
+    if (!buffer_append(joined, merge->left, merge->n_left) ||
+        !buffer_append(joined, merge->right, merge->n_right))
         return error_no_memory(err);
     int32_t id = vocabulary_find(bpe->vocabulary, buffer_text(joined), joined->n_bytes);
     if (left < 0 || right < 0 || id < 0)
-        return error_set(err, ERROR_BAD_INPUT, "model.merges", "merge %zu: '%.*s' is not in the vocabulary", rank,
-                         left < 0 ? (int)size_min(merge->n_left, 64) : right < 0 ? (int)size_min(merge->n_right, 64) : 64,
-                         left < 0 ? merge->left : right < 0 ? merge->right : buffer_text(joined));
+        return error_set(err, ERROR_BAD_INPUT, "model.merges", "merge %zu: '%.*s' is not in the vocabulary",
+                         rank,
+                         left < 0    ? (int)size_min(merge->n_left, 64)
+                         : right < 0 ? (int)size_min(merge->n_right, 64)
+                                     : 64,
+                         left < 0    ? merge->left
+                         : right < 0 ? merge->right
+                                     : buffer_text(joined));
     pair_set(&bpe->merges, pair_key(left, right), (uint32_t)rank, id);
     return true;
 }
@@ -189,9 +199,17 @@ static bool load_merges(struct bpe *bpe, const json_t *merges, struct error *err
 
 static bool check_options(const json_t *model, struct error *err)
 {
-    static const char *const known[] = {"type",          "dropout",       "unk_token", "continuing_subword_prefix",
-                                        "end_of_word_suffix", "fuse_unk", "byte_fallback", "ignore_merges",
-                                        "vocab",         "merges",        NULL};
+    static const char *const known[] = {"type",
+                                        "dropout",
+                                        "unk_token",
+                                        "continuing_subword_prefix",
+                                        "end_of_word_suffix",
+                                        "fuse_unk",
+                                        "byte_fallback",
+                                        "ignore_merges",
+                                        "vocab",
+                                        "merges",
+                                        NULL};
     const char *type = "BPE", *prefix = "", *suffix = "";
     double dropout = 0;
 
@@ -204,9 +222,11 @@ static bool check_options(const json_t *model, struct error *err)
         !json_get_string(model, "end_of_word_suffix", &suffix, err))
         return false;
     if (dropout != 0)
-        return error_set(err, ERROR_MISMATCH, "model.dropout", "BPE with dropout %g is not supported", dropout);
+        return error_set(err, ERROR_MISMATCH, "model.dropout", "BPE with dropout %g is not supported",
+                         dropout);
     if (*prefix)
-        return error_set(err, ERROR_MISMATCH, "model.continuing_subword_prefix", "'%s' is not supported", prefix);
+        return error_set(err, ERROR_MISMATCH, "model.continuing_subword_prefix", "'%s' is not supported",
+                         prefix);
     if (*suffix)
         return error_set(err, ERROR_MISMATCH, "model.end_of_word_suffix", "'%s' is not supported", suffix);
     return true;
@@ -236,8 +256,8 @@ bool bpe_parse(struct bpe *bpe, struct vocabulary *vocabulary, const json_t *mod
         return false;
     if (!vocab || !merges)
         return error_set(err, ERROR_BAD_INPUT, vocab ? "model.merges" : "model.vocab", "is missing");
-    return load_vocabulary(vocabulary, vocab, err) && load_characters(bpe, err) && load_merges(bpe, merges, err) &&
-           load_options(bpe, model, err);
+    return load_vocabulary(vocabulary, vocab, err) && load_characters(bpe, err) &&
+           load_merges(bpe, merges, err) && load_options(bpe, model, err);
 }
 
 void bpe_finish(struct bpe *bpe)
@@ -291,7 +311,8 @@ static void add_symbol(struct bpe_scratch *scratch, int32_t id)
     scratch->symbols[index] = (struct bpe_symbol){.id = id, .previous = index - 1, .next = index + 1};
 }
 
-static bool add_fallback(const struct bpe *bpe, const char *character, size_t n_bytes, struct bpe_scratch *scratch)
+static bool add_fallback(const struct bpe *bpe, const char *character, size_t n_bytes,
+                         struct bpe_scratch *scratch)
 {
     for (size_t i = 0; i < n_bytes; i++)
         if (bpe->fallback_ids[(unsigned char)character[i]] < 0)
@@ -301,7 +322,8 @@ static bool add_fallback(const struct bpe *bpe, const char *character, size_t n_
     return true;
 }
 
-/* One character as the vocabulary writes it. Unknown ones wait in *has_pending_unk, so that runs can be fused. */
+/* One character as the vocabulary writes it. Unknown ones wait in *has_pending_unk, so that runs can be
+ * fused. */
 static bool add_character(const struct bpe *bpe, int32_t id, const char *character, size_t n_bytes,
                           bool *has_pending_unk, struct bpe_scratch *scratch, struct error *err)
 {
@@ -317,8 +339,9 @@ static bool add_character(const struct bpe *bpe, int32_t id, const char *charact
     if (!bpe->has_unk)
         return true; /* without an unk_token the character is dropped: that is the format's rule */
     if (bpe->unk_id < 0)
-        return error_set(err, ERROR_BAD_INPUT, NULL, "the text has a character that the vocabulary lacks, and "
-                                                     "unk_token is not in the vocabulary either");
+        return error_set(err, ERROR_BAD_INPUT, NULL,
+                         "the text has a character that the vocabulary lacks, and "
+                         "unk_token is not in the vocabulary either");
     if (*has_pending_unk && !bpe->fuse_unk)
         add_symbol(scratch, bpe->unk_id);
     *has_pending_unk = true;
@@ -356,7 +379,8 @@ static bool split_word(const struct bpe *bpe, const char *word, size_t n_bytes, 
 {
     void *symbols = scratch->symbols;
     bool has_pending_unk = false, ok;
-    size_t n_most = is_byte_level ? 2 * n_bytes : n_bytes; /* a byte-level character has up to two bytes to fall back to */
+    size_t n_most = is_byte_level ? 2 * n_bytes
+                                  : n_bytes; /* a byte-level character has up to two bytes to fall back to */
 
     if (n_most > INT32_MAX)
         return error_set(err, ERROR_TOO_LARGE, NULL, "a word of %zu bytes is too long", n_bytes);
@@ -460,7 +484,8 @@ static void sift_down(uint64_t *heap, size_t n, size_t i)
 }
 
 /* The merge of the pair that begins at `position`, NULL if there is none. */
-static const struct pair_entry *merge_at(const struct bpe *bpe, const struct bpe_symbol *symbols, int32_t position)
+static const struct pair_entry *merge_at(const struct bpe *bpe, const struct bpe_symbol *symbols,
+                                         int32_t position)
 {
     const struct bpe_symbol *left = &symbols[position];
 
@@ -474,7 +499,8 @@ static uint64_t entry_of(const struct pair_entry *merge, int32_t position)
     return (uint64_t)merge->rank << 32 | (uint32_t)position;
 }
 
-/* Of the pairs that are there at the beginning. They come in order of position; a stable sort by rank does the rest. */
+/* Of the pairs that are there at the beginning. They come in order of position; a stable sort by rank does
+ * the rest. */
 static bool sort_pairs(const struct bpe *bpe, struct bpe_scratch *scratch, struct error *err)
 {
     void *pairs = scratch->pairs;

@@ -42,7 +42,8 @@ struct bpe_scratch {
 void bpe_scratch_finish(struct bpe_scratch *scratch);
 
 /* From the "model" of tokenizer.json. Fills `vocabulary`, which must be empty and outlive `bpe`. */
-bool bpe_parse(struct bpe *bpe, struct vocabulary *vocabulary, const json_t *model, struct error *err) MUST_USE;
+bool bpe_parse(struct bpe *bpe, struct vocabulary *vocabulary, const json_t *model,
+               struct error *err) MUST_USE;
 void bpe_finish(struct bpe *bpe); /* zeroed is fine */
 
 /* Appends the ids of `word`, at least one byte of valid UTF-8. `is_byte_level`: its bytes are raw and stand

@@ -25,6 +25,7 @@ int character_combining_class(uint32_t code_point);
 
 /* Walks over the ranges of characters newer than PCRE2's tables whose category begins with `category`
    ("L", "Nd"). Start with *position = 0; false at the end. */
-bool character_next_late_range(const char *category, size_t *position, uint32_t *first_out, uint32_t *last_out);
+bool character_next_late_range(const char *category, size_t *position, uint32_t *first_out,
+                               uint32_t *last_out);
 
 #endif

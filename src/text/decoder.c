@@ -22,10 +22,10 @@ struct decoder_step {
     struct pattern pattern; /* of REPLACE */
     char *content;          /* of REPLACE; owned */
     size_t n_content;
-    char character[5];      /* of STRIP, METASPACE */
+    char character[5]; /* of STRIP, METASPACE */
     size_t n_character;
-    size_t start, stop;     /* of STRIP, in characters */
-    bool drops_first;       /* of METASPACE: in the first token the mark is nothing, not a space */
+    size_t start, stop; /* of STRIP, in characters */
+    bool drops_first;   /* of METASPACE: in the first token the mark is nothing, not a space */
 };
 
 /* ---- loading ---- */
@@ -71,7 +71,8 @@ static bool parse_replace(struct decoder_step *step, const json_t *json, struct 
 static bool parse_strip(struct decoder_step *step, const json_t *json, struct error *err)
 {
     step->kind = STEP_STRIP;
-    return parse_character(step, json, "content", err) && json_get_size(json, "start", 0, 4096, &step->start, err) &&
+    return parse_character(step, json, "content", err) &&
+           json_get_size(json, "start", 0, 4096, &step->start, err) &&
            json_get_size(json, "stop", 0, 4096, &step->stop, err);
 }
 
@@ -81,20 +82,23 @@ static bool parse_metaspace(struct decoder_step *step, const json_t *json, struc
     bool add_prefix_space = true;
 
     step->kind = STEP_METASPACE;
-    if (!parse_character(step, json, "replacement", err) || !json_get_string(json, "prepend_scheme", &scheme, err) ||
+    if (!parse_character(step, json, "replacement", err) ||
+        !json_get_string(json, "prepend_scheme", &scheme, err) ||
         !json_get_bool(json, "add_prefix_space", &add_prefix_space, err))
         return false;
     step->drops_first = strcmp(scheme, "never") != 0;
     if (step->drops_first && strcmp(scheme, "always") != 0 && strcmp(scheme, "first") != 0)
         return error_set(err, ERROR_BAD_INPUT, "decoder.prepend_scheme", "'%s' is unknown", scheme);
     if (!add_prefix_space && step->drops_first)
-        return error_set(err, ERROR_BAD_INPUT, "decoder.prepend_scheme", "'%s' contradicts add_prefix_space", scheme);
+        return error_set(err, ERROR_BAD_INPUT, "decoder.prepend_scheme", "'%s' contradicts add_prefix_space",
+                         scheme);
     return true;
 }
 
 static bool refuse_order(const char *type, struct error *err)
 {
-    return error_set(err, ERROR_MISMATCH, "decoder", "'%s' at this place of the sequence is not supported", type);
+    return error_set(err, ERROR_MISMATCH, "decoder", "'%s' at this place of the sequence is not supported",
+                     type);
 }
 
 /* One character for another text: this can be done while the text flows by, wherever pieces end. */
@@ -105,8 +109,8 @@ static bool replaces_one_character(const struct decoder_step *step)
            utf8_decode(step->pattern.literal, step->pattern.n_literal, &unused) == step->pattern.n_literal;
 }
 
-static bool place_step(struct decoder *decoder, const struct decoder_step *step, const char *type, enum phase phase,
-                       struct error *err)
+static bool place_step(struct decoder *decoder, const struct decoder_step *step, const char *type,
+                       enum phase phase, struct error *err)
 {
     bool is_token = phase == PHASE_TOKENS;
     struct decoder_step **steps = is_token ? &decoder->token_steps : &decoder->text_steps, *grown = NULL;
@@ -126,7 +130,8 @@ static bool place_step(struct decoder *decoder, const struct decoder_step *step,
     return true;
 }
 
-static bool add_step(struct decoder *decoder, const json_t *json, const char *type, enum phase phase, struct error *err)
+static bool add_step(struct decoder *decoder, const json_t *json, const char *type, enum phase phase,
+                     struct error *err)
 {
     struct decoder_step step = {0};
     bool ok;
@@ -202,8 +207,8 @@ void decoder_finish(struct decoder *decoder)
 
 /* ---- one token ---- */
 
-static bool write_replaced(const struct decoder_step *step, const char *text, size_t n_bytes, struct buffer *out,
-                           struct error *err)
+static bool write_replaced(const struct decoder_step *step, const char *text, size_t n_bytes,
+                           struct buffer *out, struct error *err)
 {
     struct regex_scratch scratch = {0};
     struct pattern_cursor cursor;
@@ -226,14 +231,16 @@ static bool begins_with(const struct decoder_step *step, const char *text, size_
     return n_bytes >= step->n_character && memcmp(text, step->character, step->n_character) == 0;
 }
 
-static void write_stripped(const struct decoder_step *step, const char *text, size_t n_bytes, struct buffer *out)
+static void write_stripped(const struct decoder_step *step, const char *text, size_t n_bytes,
+                           struct buffer *out)
 {
     size_t start = 0, end = n_bytes;
 
     for (size_t i = 0; i < step->start && begins_with(step, text + start, n_bytes - start); i++)
         start += step->n_character;
     for (size_t i = 0; i < step->stop && end >= start + step->n_character &&
-                       memcmp(text + end - step->n_character, step->character, step->n_character) == 0; i++)
+                       memcmp(text + end - step->n_character, step->character, step->n_character) == 0;
+         i++)
         end -= step->n_character;
     buffer_append(out, text + start, end - start);
 }
@@ -254,7 +261,10 @@ static void write_spaces(const struct decoder_step *step, const char *text, size
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* "<0x0A>"; the reference also reads a plus sign in place of the first digit. */
@@ -266,8 +276,8 @@ static int fallback_byte(const char *token, size_t n_bytes)
     return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-static void write_joinable(const struct decoder *decoder, const char *token, size_t n_bytes, struct buffer *out,
-                           bool *is_byte_out)
+static void write_joinable(const struct decoder *decoder, const char *token, size_t n_bytes,
+                           struct buffer *out, bool *is_byte_out)
 {
     int byte = decoder->join == JOIN_BYTE_FALLBACK ? fallback_byte(token, n_bytes) : -1;
 
@@ -312,7 +322,8 @@ bool decoder_write_token(const struct decoder *decoder, const char *token, size_
 
 /* ---- the stream ---- */
 
-void decoder_stream_init(struct decoder_stream *stream, const struct decoder *decoder, bool is_whole, bool continues)
+void decoder_stream_init(struct decoder_stream *stream, const struct decoder *decoder, bool is_whole,
+                         bool continues)
 {
     *stream = (struct decoder_stream){
         .decoder = decoder, .is_whole = is_whole, .is_first = !continues, .continues = continues};
@@ -327,7 +338,8 @@ void decoder_stream_finish(struct decoder_stream *stream)
 }
 
 /* Valid UTF-8 from step `at` of the text steps on. */
-static void emit(struct decoder_stream *stream, size_t at, const char *text, size_t n_bytes, struct buffer *out);
+static void emit(struct decoder_stream *stream, size_t at, const char *text, size_t n_bytes,
+                 struct buffer *out);
 
 static void emit_held(struct decoder_stream *stream, size_t at, struct buffer *out)
 {
@@ -365,7 +377,8 @@ static bool is_idle(const struct decoder_stream *stream, size_t at)
     return step->kind == STEP_STRIP && stream->is_past_start[at] && step->stop == 0;
 }
 
-static void emit(struct decoder_stream *stream, size_t at, const char *text, size_t n_bytes, struct buffer *out)
+static void emit(struct decoder_stream *stream, size_t at, const char *text, size_t n_bytes,
+                 struct buffer *out)
 {
     while (at < stream->decoder->n_text_steps && is_idle(stream, at))
         at++;

@@ -19,12 +19,13 @@ struct detokenizer {
     bool skip_special, include_stop, is_stopped;
     struct decoder_stream stream;
     struct matcher stops;
-    size_t state;        /* of the automaton, after `text` */
-    struct buffer text;  /* not yet handed out */
-    size_t n_searched;   /* of its bytes the automaton has seen */
+    size_t state;       /* of the automaton, after `text` */
+    struct buffer text; /* not yet handed out */
+    size_t n_searched;  /* of its bytes the automaton has seen */
 };
 
-static bool add_stops(struct detokenizer *detokenizer, const struct detokenizer_options *options, struct error *err)
+static bool add_stops(struct detokenizer *detokenizer, const struct detokenizer_options *options,
+                      struct error *err)
 {
     matcher_init(&detokenizer->stops, MATCHER_STREAM);
     for (size_t i = 0; i < options->n_stops; i++) {
@@ -37,8 +38,8 @@ static bool add_stops(struct detokenizer *detokenizer, const struct detokenizer_
     return matcher_build(&detokenizer->stops, err);
 }
 
-struct detokenizer *detokenizer_create(const struct tokenizer *tokenizer, const struct detokenizer_options *options,
-                                       struct error *err)
+struct detokenizer *detokenizer_create(const struct tokenizer *tokenizer,
+                                       const struct detokenizer_options *options, struct error *err)
 {
     struct detokenizer *detokenizer = calloc(1, sizeof *detokenizer);
 
@@ -77,7 +78,8 @@ static bool hand_out(struct detokenizer *detokenizer, size_t n_bytes, struct buf
     return true;
 }
 
-static bool stop_at(struct detokenizer *detokenizer, size_t end, size_t n_stop, struct buffer *piece, struct error *err)
+static bool stop_at(struct detokenizer *detokenizer, size_t end, size_t n_stop, struct buffer *piece,
+                    struct error *err)
 {
     detokenizer->is_stopped = true;
     if (!hand_out(detokenizer, detokenizer->include_stop ? end : end - n_stop, piece, err))
@@ -108,7 +110,8 @@ bool detokenizer_push(struct detokenizer *detokenizer, int32_t id, struct buffer
         *stop_index_out = (size_t)value;
         return stop_at(detokenizer, detokenizer->n_searched, n_stop, piece, err);
     }
-    return hand_out(detokenizer, text->n_bytes - matcher_depth(&detokenizer->stops, detokenizer->state), piece, err);
+    return hand_out(detokenizer, text->n_bytes - matcher_depth(&detokenizer->stops, detokenizer->state),
+                    piece, err);
 }
 
 bool detokenizer_flush(struct detokenizer *detokenizer, struct buffer *piece, struct error *err)

@@ -16,16 +16,16 @@
 #define NONE (-1)
 
 struct matcher_node {
-    int32_t fail;   /* the longest proper suffix in the trie; NONE: see above */
-    int32_t match;  /* the node of the longest string that ends here, itself or by suffix; NONE */
-    int32_t value;  /* of the string that ends here; NONE */
+    int32_t fail;  /* the longest proper suffix in the trie; NONE: see above */
+    int32_t match; /* the node of the longest string that ends here, itself or by suffix; NONE */
+    int32_t value; /* of the string that ends here; NONE */
     int32_t parent;
     uint32_t depth;
     unsigned char byte; /* on the edge from the parent */
 };
 
 struct matcher_edge {
-    int32_t node;  /* 0: free, because no edge leads to the root */
+    int32_t node; /* 0: free, because no edge leads to the root */
     int32_t parent;
     unsigned char byte;
 };
@@ -99,19 +99,23 @@ static bool grow_edges(struct matcher *matcher, struct error *err)
 static bool add_child(struct matcher *matcher, int32_t parent, unsigned char byte, int32_t *child_out,
                       struct error *err)
 {
-    if (matcher->n_nodes == matcher->node_capacity && (!grow_nodes(matcher, err) || !grow_edges(matcher, err)))
+    if (matcher->n_nodes == matcher->node_capacity &&
+        (!grow_nodes(matcher, err) || !grow_edges(matcher, err)))
         return false;
     int32_t node = (int32_t)matcher->n_nodes++;
-    matcher->nodes[node] = (struct matcher_node){.match = NONE, .value = NONE, .parent = parent,
-                                                 .depth = matcher->nodes[parent].depth + 1, .byte = byte};
+    matcher->nodes[node] = (struct matcher_node){.match = NONE,
+                                                 .value = NONE,
+                                                 .parent = parent,
+                                                 .depth = matcher->nodes[parent].depth + 1,
+                                                 .byte = byte};
     matcher->edges[edge_slot(matcher, parent, byte)] =
         (struct matcher_edge){.node = node, .parent = parent, .byte = byte};
     *child_out = node;
     return true;
 }
 
-bool matcher_add(struct matcher *matcher, const char *text, size_t n_bytes, int32_t value, bool *duplicate_out,
-                 struct error *err)
+bool matcher_add(struct matcher *matcher, const char *text, size_t n_bytes, int32_t value,
+                 bool *duplicate_out, struct error *err)
 {
     int32_t node = 0;
 
@@ -186,8 +190,8 @@ bool matcher_build(struct matcher *matcher, struct error *err)
     return true;
 }
 
-bool matcher_find(const struct matcher *matcher, const char *text, size_t n_bytes, size_t from, size_t *start_out,
-                  size_t *end_out, int32_t *value_out)
+bool matcher_find(const struct matcher *matcher, const char *text, size_t n_bytes, size_t from,
+                  size_t *start_out, size_t *end_out, int32_t *value_out)
 {
     int32_t state = 0, best = NONE;
     size_t best_end = 0;

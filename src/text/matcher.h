@@ -33,17 +33,18 @@ struct matcher {
 void matcher_init(struct matcher *matcher, enum matcher_kind kind);
 void matcher_finish(struct matcher *matcher); /* zeroed is fine */
 
-/* `value` >= 0 comes back from the searches; `n_bytes` >= 1. *duplicate_out (may be NULL): the string is there
-   already, and keeps its first value. */
-bool matcher_add(struct matcher *matcher, const char *text, size_t n_bytes, int32_t value, bool *duplicate_out,
-                 struct error *err) MUST_USE;
+/* `value` >= 0 comes back from the searches; `n_bytes` >= 1. *duplicate_out (may be NULL): the string is
+   there already, and keeps its first value. */
+bool matcher_add(struct matcher *matcher, const char *text, size_t n_bytes, int32_t value,
+                 bool *duplicate_out, struct error *err) MUST_USE;
 bool matcher_build(struct matcher *matcher, struct error *err) MUST_USE;
 
 /* The first match in text[from..n_bytes). False: there is none. */
-bool matcher_find(const struct matcher *matcher, const char *text, size_t n_bytes, size_t from, size_t *start_out,
-                  size_t *end_out, int32_t *value_out);
+bool matcher_find(const struct matcher *matcher, const char *text, size_t n_bytes, size_t from,
+                  size_t *start_out, size_t *end_out, int32_t *value_out);
 
-/* Feeds one byte; *state starts at 0. True: a string ends at this byte; the longest one if there are several. */
+/* Feeds one byte; *state starts at 0. True: a string ends at this byte; the longest one if there are several.
+ */
 bool matcher_step(const struct matcher *matcher, size_t *state, unsigned char byte, int32_t *value_out,
                   size_t *n_bytes_out);
 

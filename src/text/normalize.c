@@ -76,7 +76,8 @@ static bool parse_options(struct normalizer_step *step, const json_t *json, stru
     }
 }
 
-static bool add_step(struct normalizer *normalizer, enum step_kind kind, const json_t *json, struct error *err)
+static bool add_step(struct normalizer *normalizer, enum step_kind kind, const json_t *json,
+                     struct error *err)
 {
     struct normalizer_step *steps = NULL;
 
@@ -170,15 +171,16 @@ static bool reserve_code_points(struct normalizer_scratch *scratch, size_t n, st
 
     if (n <= scratch->code_point_capacity)
         return true;
-    if (!size_multiply(capacity, sizeof *grown, &n_bytes) || !(grown = realloc(scratch->code_points, n_bytes)))
+    if (!size_multiply(capacity, sizeof *grown, &n_bytes) ||
+        !(grown = realloc(scratch->code_points, n_bytes)))
         return error_no_memory(err);
     scratch->code_points = grown;
     scratch->code_point_capacity = capacity;
     return true;
 }
 
-static bool decompose(const char *text, size_t n_bytes, utf8proc_option_t options, struct normalizer_scratch *scratch,
-                      size_t *n_out, struct error *err)
+static bool decompose(const char *text, size_t n_bytes, utf8proc_option_t options,
+                      struct normalizer_scratch *scratch, size_t *n_out, struct error *err)
 {
     size_t n = 0;
 
@@ -192,8 +194,8 @@ static bool decompose(const char *text, size_t n_bytes, utf8proc_option_t option
             scratch->code_points[n++] = (int32_t)code_point;
             continue;
         }
-        utf8proc_ssize_t n_made = utf8proc_decompose_char((utf8proc_int32_t)code_point, scratch->code_points + n, 32,
-                                                          options, &boundary);
+        utf8proc_ssize_t n_made = utf8proc_decompose_char((utf8proc_int32_t)code_point,
+                                                          scratch->code_points + n, 32, options, &boundary);
         if (n_made < 0 || n_made > 32)
             return error_set(err, ERROR_INTERNAL, NULL, "decomposing U+%04X failed", code_point);
         n += (size_t)n_made;
@@ -207,7 +209,8 @@ static int combining_class(int32_t code_point)
     return character_combining_class((uint32_t)code_point);
 }
 
-/* Stable, by class: merges sorted halves, so that a text of nothing but marks does not take quadratic time. */
+/* Stable, by class: merges sorted halves, so that a text of nothing but marks does not take quadratic time.
+ */
 static void sort_marks(int32_t *marks, size_t n, int32_t *spare)
 {
     if (n < 2)
@@ -218,9 +221,10 @@ static void sort_marks(int32_t *marks, size_t n, int32_t *spare)
     if (combining_class(marks[half - 1]) <= combining_class(marks[half]))
         return;
     for (size_t i = 0; i < n; i++)
-        spare[i] = right == n || (left < half && combining_class(marks[left]) <= combining_class(marks[right]))
-                       ? marks[left++]
-                       : marks[right++];
+        spare[i] =
+            right == n || (left < half && combining_class(marks[left]) <= combining_class(marks[right]))
+                ? marks[left++]
+                : marks[right++];
     memcpy(marks, spare, n * sizeof *marks);
 }
 
@@ -241,8 +245,8 @@ static bool order_marks(struct normalizer_scratch *scratch, size_t n, struct err
     return true;
 }
 
-static bool apply_form(enum step_kind kind, const char *text, size_t n_bytes, struct normalizer_scratch *scratch,
-                       struct buffer *out, struct error *err)
+static bool apply_form(enum step_kind kind, const char *text, size_t n_bytes,
+                       struct normalizer_scratch *scratch, struct buffer *out, struct error *err)
 {
     bool is_compatible = kind == STEP_NFKC || kind == STEP_NFKD;
     utf8proc_option_t options = is_compatible ? UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT : UTF8PROC_DECOMPOSE;
@@ -278,8 +282,8 @@ static void apply_lowercase(const char *text, size_t n_bytes, struct buffer *out
     }
 }
 
-static void apply_strip(const struct normalizer_step *step, const char *text, size_t n_bytes, struct buffer *out,
-                        bool *starts_at_origin)
+static void apply_strip(const struct normalizer_step *step, const char *text, size_t n_bytes,
+                        struct buffer *out, bool *starts_at_origin)
 {
     size_t first = 0, last = 0; /* the text that stays */
     bool any = false;
@@ -392,7 +396,8 @@ bool normalizer_apply(const struct normalizer *normalizer, const char *text, siz
                       struct normalizer_scratch *scratch, const char **text_out, size_t *n_bytes_out,
                       bool *starts_at_origin_out, struct error *err)
 {
-    size_t most = n_bytes > (SIZE_MAX - GROWTH_FREE) / GROWTH_MOST ? SIZE_MAX : n_bytes * GROWTH_MOST + GROWTH_FREE;
+    size_t most =
+        n_bytes > (SIZE_MAX - GROWTH_FREE) / GROWTH_MOST ? SIZE_MAX : n_bytes * GROWTH_MOST + GROWTH_FREE;
 
     *starts_at_origin_out = true;
     for (size_t i = 0; i < normalizer->n_steps && n_bytes > 0; i++) {

@@ -28,7 +28,8 @@ struct normalizer_scratch {
 };
 void normalizer_scratch_finish(struct normalizer_scratch *scratch);
 
-bool normalizer_parse(struct normalizer *normalizer, const json_t *json, struct error *err) MUST_USE; /* null: does nothing */
+bool normalizer_parse(struct normalizer *normalizer, const json_t *json,
+                      struct error *err) MUST_USE;     /* null: does nothing */
 void normalizer_finish(struct normalizer *normalizer); /* zeroed is fine */
 
 /* `text` is valid UTF-8; so is the result, which lies in `text` itself or in the scratch until the next

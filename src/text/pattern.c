@@ -48,8 +48,8 @@ void pattern_finish(struct pattern *pattern)
     *pattern = (struct pattern){0};
 }
 
-void pattern_cursor_init(struct pattern_cursor *cursor, const struct pattern *pattern, struct regex_scratch *scratch,
-                         const char *text, size_t n_bytes)
+void pattern_cursor_init(struct pattern_cursor *cursor, const struct pattern *pattern,
+                         struct regex_scratch *scratch, const char *text, size_t n_bytes)
 {
     cursor->pattern = pattern;
     regex_cursor_init(&cursor->regex, pattern->regex, scratch, text, n_bytes);
@@ -63,7 +63,8 @@ bool pattern_cursor_next(struct pattern_cursor *cursor, bool *found_out, size_t 
 
     if (!pattern->literal)
         return regex_cursor_next(at, found_out, start_out, end_out, err);
-    const char *match = memmem(at->text + at->position, at->n_bytes - at->position, pattern->literal, pattern->n_literal);
+    const char *match =
+        memmem(at->text + at->position, at->n_bytes - at->position, pattern->literal, pattern->n_literal);
     *found_out = match != NULL;
     if (match) {
         *start_out = (size_t)(match - at->text);

@@ -29,15 +29,16 @@ static bool check_id(const json_t *value, const struct vocabulary *vocabulary, s
     return true;
 }
 
-static bool append(struct token_ids *ids, const json_t *value, const struct vocabulary *vocabulary, struct error *err)
+static bool append(struct token_ids *ids, const json_t *value, const struct vocabulary *vocabulary,
+                   struct error *err)
 {
     if (ids->n_ids == IDS_MOST)
         return error_set(err, ERROR_TOO_LARGE, "post_processor", "adds more than %d ids", IDS_MOST);
     return check_id(value, vocabulary, err) && token_ids_append(ids, (int32_t)json_integer_value(value), err);
 }
 
-static bool prepend(struct token_ids *ids, size_t position, const json_t *value, const struct vocabulary *vocabulary,
-                    struct error *err)
+static bool prepend(struct token_ids *ids, size_t position, const json_t *value,
+                    const struct vocabulary *vocabulary, struct error *err)
 {
     if (!append(ids, value, vocabulary, err))
         return false;
@@ -48,8 +49,9 @@ static bool prepend(struct token_ids *ids, size_t position, const json_t *value,
 }
 
 /* {"SpecialToken": {"id": name}} stands for the ids of `name` in special_tokens. */
-static bool add_special(struct postprocessor *out, const json_t *special_tokens, const char *name, bool is_before,
-                        size_t *n_before, const struct vocabulary *vocabulary, struct error *err)
+static bool add_special(struct postprocessor *out, const json_t *special_tokens, const char *name,
+                        bool is_before, size_t *n_before, const struct vocabulary *vocabulary,
+                        struct error *err)
 {
     const json_t *ids = json_object_get(json_object_get(special_tokens, name), "ids");
 
@@ -71,19 +73,23 @@ static bool parse_template(struct postprocessor *out, const json_t *json, const 
     bool has_text = false;
     size_t n_before = 0;
 
-    if (!json_get_array(json, "single", &single, err) || !json_get_object(json, "special_tokens", &special_tokens, err))
+    if (!json_get_array(json, "single", &single, err) ||
+        !json_get_object(json, "special_tokens", &special_tokens, err))
         return false;
     for (size_t i = 0; i < json_array_size(single); i++) {
         const json_t *piece = json_array_get(single, i);
-        const json_t *special = json_object_get(piece, "SpecialToken"), *sequence = json_object_get(piece, "Sequence");
+        const json_t *special = json_object_get(piece, "SpecialToken"),
+                     *sequence = json_object_get(piece, "Sequence");
         const char *name = json_string_value(json_object_get(special ? special : sequence, "id"));
         if (!name)
-            return error_set(err, ERROR_BAD_INPUT, "post_processor.single", "piece %zu is no token and no sequence", i);
+            return error_set(err, ERROR_BAD_INPUT, "post_processor.single",
+                             "piece %zu is no token and no sequence", i);
         if (special) {
             if (!add_special(out, special_tokens, name, !has_text, &n_before, vocabulary, err))
                 return false;
         } else if (has_text || strcmp(name, "A") != 0) {
-            return error_set(err, ERROR_MISMATCH, "post_processor.single", "a template without exactly one A is not supported");
+            return error_set(err, ERROR_MISMATCH, "post_processor.single",
+                             "a template without exactly one A is not supported");
         } else {
             has_text = true;
         }
@@ -101,7 +107,8 @@ static bool parse_cls_sep(struct postprocessor *out, const json_t *json, const s
 }
 
 /* JSON nesting is limited, so the recursion is. */
-static bool parse(struct postprocessor *out, const json_t *json, const struct vocabulary *vocabulary, struct error *err)
+static bool parse(struct postprocessor *out, const json_t *json, const struct vocabulary *vocabulary,
+                  struct error *err)
 {
     const char *type = NULL;
     const json_t *list = NULL;
@@ -124,11 +131,12 @@ static bool parse(struct postprocessor *out, const json_t *json, const struct vo
         return parse_cls_sep(out, json, vocabulary, err);
     if (strcmp(type, "ByteLevel") == 0)
         return true; /* concerns offsets, which nobody asks for here */
-    return error_set(err, ERROR_MISMATCH, "post_processor.type", "post-processor '%s' is not supported", type);
+    return error_set(err, ERROR_MISMATCH, "post_processor.type", "post-processor '%s' is not supported",
+                     type);
 }
 
-bool postprocessor_parse(struct postprocessor *postprocessor, const json_t *json, const struct vocabulary *vocabulary,
-                         struct error *err)
+bool postprocessor_parse(struct postprocessor *postprocessor, const json_t *json,
+                         const struct vocabulary *vocabulary, struct error *err)
 {
     *postprocessor = (struct postprocessor){0};
     return !json || json_is_null(json) || parse(postprocessor, json, vocabulary, err);

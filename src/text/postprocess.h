@@ -15,8 +15,8 @@ struct postprocessor {
 };
 
 /* Null does nothing. All ids are in `vocabulary`. */
-bool postprocessor_parse(struct postprocessor *postprocessor, const json_t *json, const struct vocabulary *vocabulary,
-                         struct error *err) MUST_USE;
+bool postprocessor_parse(struct postprocessor *postprocessor, const json_t *json,
+                         const struct vocabulary *vocabulary, struct error *err) MUST_USE;
 void postprocessor_finish(struct postprocessor *postprocessor); /* zeroed is fine */
 
 #endif

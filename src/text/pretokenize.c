@@ -43,7 +43,8 @@ struct pretokenizer_stage {
 
 static bool parse_behavior(enum behavior *out, const json_t *json, struct error *err)
 {
-    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                        "Contiguous"};
     const char *name = NULL;
 
     if (!json_get_string(json, "behavior", &name, err))
@@ -118,7 +119,8 @@ static bool parse_scheme(enum prepend_scheme *out, const json_t *json, struct er
     else
         return error_set(err, ERROR_BAD_INPUT, "pre_tokenizer.prepend_scheme", "'%s' is unknown", name);
     if (!add_prefix_space && *out != PREPEND_NEVER)
-        return error_set(err, ERROR_BAD_INPUT, "pre_tokenizer.prepend_scheme", "'%s' contradicts add_prefix_space", name);
+        return error_set(err, ERROR_BAD_INPUT, "pre_tokenizer.prepend_scheme",
+                         "'%s' contradicts add_prefix_space", name);
     return true;
 }
 
@@ -130,11 +132,13 @@ static bool parse_metaspace(struct pretokenizer_stage *stage, const json_t *json
     stage->kind = STAGE_METASPACE;
     stage->splits = true;
     if (!json_get_string(json, "replacement", &replacement, err) ||
-        !parse_scheme(&stage->prepend_scheme, json, err) || !json_get_bool(json, "split", &stage->splits, err))
+        !parse_scheme(&stage->prepend_scheme, json, err) ||
+        !json_get_bool(json, "split", &stage->splits, err))
         return false;
     stage->n_replacement = strlen(replacement);
     if (!*replacement || utf8_decode(replacement, stage->n_replacement, &unused) != stage->n_replacement)
-        return error_set(err, ERROR_BAD_INPUT, "pre_tokenizer.replacement", "'%s' is not one character", replacement);
+        return error_set(err, ERROR_BAD_INPUT, "pre_tokenizer.replacement", "'%s' is not one character",
+                         replacement);
     memcpy(stage->replacement, replacement, stage->n_replacement);
     stage->behavior = MERGED_WITH_NEXT;
     stage->pattern.literal = strdup(replacement);
@@ -155,12 +159,14 @@ static bool parse_byte_level(struct pretokenizer_stage *stage, const json_t *jso
 
 typedef bool (*stage_parser)(struct pretokenizer_stage *stage, const json_t *json, struct error *err);
 
-static bool add_stage(struct pretokenizer *pretokenizer, stage_parser parse, const json_t *json, struct error *err)
+static bool add_stage(struct pretokenizer *pretokenizer, stage_parser parse, const json_t *json,
+                      struct error *err)
 {
     struct pretokenizer_stage *stages = NULL;
 
     if (pretokenizer->n_stages == PRETOKENIZER_STAGES_MOST)
-        return error_set(err, ERROR_TOO_LARGE, "pre_tokenizer", "has more than %d stages", PRETOKENIZER_STAGES_MOST);
+        return error_set(err, ERROR_TOO_LARGE, "pre_tokenizer", "has more than %d stages",
+                         PRETOKENIZER_STAGES_MOST);
     stages = realloc(pretokenizer->stages, (pretokenizer->n_stages + 1) * sizeof *stages);
     if (!stages)
         return error_no_memory(err);
@@ -208,8 +214,8 @@ bool pretokenizer_parse(struct pretokenizer *pretokenizer, const json_t *json, s
     *pretokenizer = (struct pretokenizer){0};
     if (json && !json_is_null(json) && !add_stages(pretokenizer, json, err))
         return false;
-    pretokenizer->ends_in_bytes =
-        pretokenizer->n_stages > 0 && pretokenizer->stages[pretokenizer->n_stages - 1].kind == STAGE_BYTE_LEVEL;
+    pretokenizer->ends_in_bytes = pretokenizer->n_stages > 0 &&
+                                  pretokenizer->stages[pretokenizer->n_stages - 1].kind == STAGE_BYTE_LEVEL;
     return true;
 }
 
@@ -271,7 +277,9 @@ enum word_class { CLASS_SPACE, CLASS_WORD, CLASS_OTHER };
 
 static enum word_class word_class(uint32_t code_point)
 {
-    return character_is_word(code_point) ? CLASS_WORD : character_is_space(code_point) ? CLASS_SPACE : CLASS_OTHER;
+    return character_is_word(code_point)    ? CLASS_WORD
+           : character_is_space(code_point) ? CLASS_SPACE
+                                            : CLASS_OTHER;
 }
 
 /* From `covered` on: the first run of one class that is not space. */
@@ -431,14 +439,16 @@ static bool split_piece(const struct run *run, size_t stage, const char *text, s
                                    is_first && piece.start == 0, err);
 }
 
-static void write_metaspaces(const struct pretokenizer_stage *stage, const char *text, size_t n_bytes, bool is_first,
-                             struct buffer *out)
+static void write_metaspaces(const struct pretokenizer_stage *stage, const char *text, size_t n_bytes,
+                             bool is_first, struct buffer *out)
 {
     const char *first = n_bytes > 0 && text[0] == ' ' ? stage->replacement : text;
     size_t n_first = first == text ? n_bytes : stage->n_replacement;
-    bool is_marked = n_first >= stage->n_replacement && memcmp(first, stage->replacement, stage->n_replacement) == 0;
+    bool is_marked =
+        n_first >= stage->n_replacement && memcmp(first, stage->replacement, stage->n_replacement) == 0;
 
-    if (!is_marked && (stage->prepend_scheme == PREPEND_ALWAYS || (stage->prepend_scheme == PREPEND_FIRST && is_first)))
+    if (!is_marked &&
+        (stage->prepend_scheme == PREPEND_ALWAYS || (stage->prepend_scheme == PREPEND_FIRST && is_first)))
         buffer_append(out, stage->replacement, stage->n_replacement);
     for (size_t i = 0; i < n_bytes;) {
         const char *space = memchr(text + i, ' ', n_bytes - i);
@@ -475,8 +485,9 @@ static bool run_stage(const struct run *run, size_t stage, const char *text, siz
     return split_piece(run, stage, text, n_bytes, is_first, err);
 }
 
-bool pretokenizer_run(const struct pretokenizer *pretokenizer, const char *text, size_t n_bytes, bool is_first,
-                      struct pretokenizer_scratch *scratch, pretokenizer_sink sink, void *context, struct error *err)
+bool pretokenizer_run(const struct pretokenizer *pretokenizer, const char *text, size_t n_bytes,
+                      bool is_first, struct pretokenizer_scratch *scratch, pretokenizer_sink sink,
+                      void *context, struct error *err)
 {
     struct run run = {.pretokenizer = pretokenizer, .scratch = scratch, .sink = sink, .context = context};
 

@@ -28,7 +28,8 @@ struct pretokenizer_scratch {
 };
 void pretokenizer_scratch_finish(struct pretokenizer_scratch *scratch);
 
-bool pretokenizer_parse(struct pretokenizer *pretokenizer, const json_t *json, struct error *err) MUST_USE; /* null: one word */
+bool pretokenizer_parse(struct pretokenizer *pretokenizer, const json_t *json,
+                        struct error *err) MUST_USE;         /* null: one word */
 void pretokenizer_finish(struct pretokenizer *pretokenizer); /* zeroed is fine */
 
 /* Some tokenizer classes let tokenizer_config.json decide on ByteLevel's space. */
@@ -38,8 +39,8 @@ void pretokenizer_set_prefix_space(struct pretokenizer *pretokenizer, bool add_p
 typedef bool (*pretokenizer_sink)(void *context, const char *word, size_t n_bytes, struct error *err);
 
 /* `is_first`: the text's beginning is the prompt's. */
-bool pretokenizer_run(const struct pretokenizer *pretokenizer, const char *text, size_t n_bytes, bool is_first,
-                      struct pretokenizer_scratch *scratch, pretokenizer_sink sink, void *context,
-                      struct error *err) MUST_USE;
+bool pretokenizer_run(const struct pretokenizer *pretokenizer, const char *text, size_t n_bytes,
+                      bool is_first, struct pretokenizer_scratch *scratch, pretokenizer_sink sink,
+                      void *context, struct error *err) MUST_USE;
 
 #endif

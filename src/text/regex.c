@@ -22,16 +22,19 @@
 #include "base/utf8.h"
 #include "text/character.h"
 
-/* Steps of one search. A run of spaces as long as the largest request stays below; exponential patterns do not. */
+/* Steps of one search. A run of spaces as long as the largest request stays below, exponential ones not. */
 #define MATCH_LIMIT 200000000u
 #define HEAP_LIMIT_KIB (256u << 10)
 #define PATTERN_BYTES ((size_t)64 << 10)
 
-#define SPACES "\\x{09}-\\x{0D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-#define NOT_SPACES                                                                                                     \
-    "\\x{00}-\\x{08}\\x{0E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}\\x{1681}-\\x{1FFF}\\x{200B}-\\x{2027}" \
-    "\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}\\x{3001}-\\x{D7FF}\\x{E000}-\\x{10FFFF}"
-/* What \w has beside letters, marks and so on; and what it has in Oniguruma alone, and there not in classes. */
+#define SPACES                                                                                               \
+    "\\x{09}-\\x{0D}\\x{20}\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}"   \
+    "\\x{3000}"
+#define NOT_SPACES                                                                                           \
+    "\\x{00}-\\x{08}\\x{0E}-\\x{1F}\\x{21}-\\x{84}\\x{86}-\\x{9F}\\x{A1}-\\x{167F}\\x{1681}-\\x{1FFF}"       \
+    "\\x{200B}-\\x{2027}\\x{202A}-\\x{202E}\\x{2030}-\\x{205E}\\x{2060}-\\x{2FFF}\\x{3001}-\\x{D7FF}"        \
+    "\\x{E000}-\\x{10FFFF}"
+/* What \w has beside letters, marks and so on; what it has in Oniguruma alone, there not in classes. */
 #define WORDS "\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
 #define WORDS_OUTSIDE_CLASSES "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}"
 /* The script without what PCRE2 adds by script extensions, and with what came after its tables. */
@@ -53,7 +56,8 @@ struct translation {
 
 static bool refuse(struct error *err, const char *what)
 {
-    return error_set(err, ERROR_MISMATCH, NULL, "the regular expression uses %s, which is not supported", what);
+    return error_set(err, ERROR_MISMATCH, NULL, "the regular expression uses %s, which is not supported",
+                     what);
 }
 
 static bool starts_with(const struct translation *t, size_t at, const char *text)
@@ -108,9 +112,9 @@ static void put_words(struct translation *t, bool is_negated)
 
 static bool is_category(const char *name)
 {
-    static const char *const names[] = {"L",  "M",  "N",  "P",  "S",  "Z",  "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl",
-                                        "No", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc",
-                                        "Cf", "Co"};
+    static const char *const names[] = {
+        "L",  "M",  "N",  "P",  "S",  "Z",  "Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No",
+        "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So", "Zs", "Zl", "Zp", "Cc", "Cf", "Co"};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(name, names[i]) == 0)
@@ -123,7 +127,8 @@ static bool translate_property(struct translation *t, struct error *err)
 {
     bool is_negated = t->pattern[t->position + 1] == 'P';
     const char *start = t->pattern + t->position + 3;
-    const char *end = starts_with(t, t->position + 2, "{") ? memchr(start, '}', t->n_bytes - t->position - 3) : NULL;
+    const char *end =
+        starts_with(t, t->position + 2, "{") ? memchr(start, '}', t->n_bytes - t->position - 3) : NULL;
     char name[16] = "";
 
     if (end && (size_t)(end - start) < sizeof name)
@@ -215,7 +220,8 @@ static bool translate_escape(struct translation *t, struct error *err)
 /* After "(?": only groups that mean the same in both dialects. */
 static bool check_group(const struct translation *t, struct error *err)
 {
-    static const char *const same[] = {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i)", "(?i:", "(?-i)", "(?-i:"};
+    static const char *const same[] = {
+        "(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!", "(?i)", "(?i:", "(?-i)", "(?-i:"};
 
     if (!starts_with(t, t->position, "(?") && !starts_with(t, t->position, "(*"))
         return true;
@@ -287,11 +293,13 @@ static pcre2_code *compile(const struct buffer *pattern, struct error *err)
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     pcre2_set_parens_nest_limit(context, 100);
     compiled = pcre2_compile((PCRE2_SPTR)buffer_text(pattern), pattern->n_bytes,
-                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &offset, context);
+                             PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code,
+                             &offset, context);
     pcre2_compile_context_free(context);
     if (!compiled) {
         pcre2_get_error_message(code, message, sizeof message);
-        error_set(err, ERROR_BAD_INPUT, NULL, "the regular expression does not compile: %s", (const char *)message);
+        error_set(err, ERROR_BAD_INPUT, NULL, "the regular expression does not compile: %s",
+                  (const char *)message);
     }
     return compiled;
 }
@@ -360,7 +368,8 @@ void regex_cursor_init(struct regex_cursor *cursor, const struct regex *regex, s
         .regex = regex, .scratch = scratch, .text = text, .n_bytes = n_bytes, .last_end = SIZE_MAX};
 }
 
-/* The JIT code has 32 KiB of stack; the rare search that needs more goes to the interpreter, which uses the heap. */
+/* The JIT code has 32 KiB of stack; the rare search that needs more goes to the interpreter, which uses the
+ * heap. */
 static int search(const struct regex_cursor *cursor)
 {
     const struct regex *regex = cursor->regex;
@@ -372,8 +381,8 @@ static int search(const struct regex_cursor *cursor)
         rc = pcre2_jit_match(regex->code, text, cursor->n_bytes, cursor->position, PCRE2_NO_UTF_CHECK, data,
                              regex->context);
     if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-        rc = pcre2_match(regex->code, text, cursor->n_bytes, cursor->position, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data,
-                         regex->context);
+        rc = pcre2_match(regex->code, text, cursor->n_bytes, cursor->position,
+                         PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, regex->context);
     return rc;
 }
 
@@ -391,8 +400,8 @@ bool regex_cursor_next(struct regex_cursor *cursor, bool *found_out, size_t *sta
         if (rc == PCRE2_ERROR_NOMATCH)
             return true;
         if (rc < 0)
-            return error_set(err, ERROR_BAD_INPUT, NULL, "splitting the text failed: the regular expression gave up (%d)",
-                             rc);
+            return error_set(err, ERROR_BAD_INPUT, NULL,
+                             "splitting the text failed: the regular expression gave up (%d)", rc);
         const PCRE2_SIZE *ends = pcre2_get_ovector_pointer(cursor->scratch->match_data);
         if (ends[0] < ends[1] || ends[1] != cursor->last_end) {
             *found_out = true;
@@ -401,9 +410,10 @@ bool regex_cursor_next(struct regex_cursor *cursor, bool *found_out, size_t *sta
             return true;
         }
         uint32_t skipped;
-        cursor->position += cursor->position < cursor->n_bytes
-                                ? utf8_decode(cursor->text + cursor->position, cursor->n_bytes - cursor->position, &skipped)
-                                : 1;
+        cursor->position +=
+            cursor->position < cursor->n_bytes
+                ? utf8_decode(cursor->text + cursor->position, cursor->n_bytes - cursor->position, &skipped)
+                : 1;
     }
     return true;
 }

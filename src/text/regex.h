@@ -29,8 +29,8 @@ struct regex_cursor {
     struct regex_scratch *scratch;
     const char *text;
     size_t n_bytes;
-    size_t position;  /* where the next search begins */
-    size_t last_end;  /* of the last match; SIZE_MAX: none yet */
+    size_t position; /* where the next search begins */
+    size_t last_end; /* of the last match; SIZE_MAX: none yet */
 };
 void regex_cursor_init(struct regex_cursor *cursor, const struct regex *regex, struct regex_scratch *scratch,
                        const char *text, size_t n_bytes);

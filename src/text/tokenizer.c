@@ -23,8 +23,9 @@
 
 static bool check_version(const json_t *json, struct error *err)
 {
-    static const char *const known[] = {"version",       "truncation",     "padding", "added_tokens", "normalizer",
-                                        "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
+    static const char *const known[] = {
+        "version",       "truncation",     "padding", "added_tokens", "normalizer",
+        "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
     const char *version = "1.0";
 
     if (!json_check_known(json, known, err) || !json_get_string(json, "version", &version, err))
@@ -45,7 +46,8 @@ static bool load_parts(struct tokenizer *tokenizer, const json_t *json, struct e
         return error_set(err, ERROR_BAD_INPUT, "model", "is missing");
     return bpe_parse(&tokenizer->bpe, &tokenizer->vocabulary, model, err) &&
            normalizer_parse(&tokenizer->normalizer, json_object_get(json, "normalizer"), err) &&
-           added_tokens_parse(&tokenizer->added, added, &tokenizer->normalizer, &tokenizer->vocabulary, err) &&
+           added_tokens_parse(&tokenizer->added, added, &tokenizer->normalizer, &tokenizer->vocabulary,
+                              err) &&
            pretokenizer_parse(&tokenizer->pretokenizer, json_object_get(json, "pre_tokenizer"), err) &&
            postprocessor_parse(&tokenizer->postprocessor, json_object_get(json, "post_processor"),
                                &tokenizer->vocabulary, err) &&
@@ -53,7 +55,8 @@ static bool load_parts(struct tokenizer *tokenizer, const json_t *json, struct e
 }
 
 /* How the token is written when decoding. */
-static void written_form(const struct tokenizer *tokenizer, int32_t id, const char **token_out, size_t *n_bytes_out)
+static void written_form(const struct tokenizer *tokenizer, int32_t id, const char **token_out,
+                         size_t *n_bytes_out)
 {
     const struct added_token *added = tokenizer->texts[id].added;
 
@@ -82,7 +85,8 @@ static bool write_texts(struct tokenizer *tokenizer, struct error *err)
             continue;
         written_form(tokenizer, (int32_t)id, &token, &n_bytes);
         text->offset = tokenizer->text_bytes.n_bytes;
-        if (!decoder_write_token(&tokenizer->decoder, token, n_bytes, false, &tokenizer->text_bytes, &text->is_byte, err))
+        if (!decoder_write_token(&tokenizer->decoder, token, n_bytes, false, &tokenizer->text_bytes,
+                                 &text->is_byte, err))
             return false;
         text->n_bytes = (uint32_t)(tokenizer->text_bytes.n_bytes - text->offset);
     }
@@ -96,7 +100,8 @@ static const char *config_token(const json_t *config, const char *key)
     return json_string_value(json_is_object(token) ? json_object_get(token, "content") : token);
 }
 
-/* `flag` in the config, if it is there, decides whether the ids on this side of a text are `key`'s or none. */
+/* `flag` in the config, if it is there, decides whether the ids on this side of a text are `key`'s or none.
+ */
 static bool surround(struct tokenizer *tokenizer, const json_t *config, const char *flag, const char *key,
                      struct token_ids *ids, struct error *err)
 {
@@ -127,15 +132,19 @@ static bool begins_with_one_of(const char *text, const char *const *prefixes)
 /* With some tokenizer classes of `transformers` the config has the last word on parts of tokenizer.json. */
 static bool apply_config(struct tokenizer *tokenizer, const json_t *config, struct error *err)
 {
-    static const char *const surrounding[] = {"Llama", "CodeLlama", "Gemma", NULL}, *const spacing[] = {"GPT2", "Qwen2", NULL};
+    static const char *const surrounding[] = {"Llama", "CodeLlama", "Gemma", NULL}, *const spacing[] = {
+                                                                                        "GPT2", "Qwen2",
+                                                                                        NULL};
     const char *class = "";
     bool add_prefix_space = false;
 
     if (!json_get_string(config, "tokenizer_class", &class, err))
         return false;
     if (begins_with_one_of(class, surrounding))
-        return surround(tokenizer, config, "add_bos_token", "bos_token", &tokenizer->postprocessor.before, err) &&
-               surround(tokenizer, config, "add_eos_token", "eos_token", &tokenizer->postprocessor.after, err);
+        return surround(tokenizer, config, "add_bos_token", "bos_token", &tokenizer->postprocessor.before,
+                        err) &&
+               surround(tokenizer, config, "add_eos_token", "eos_token", &tokenizer->postprocessor.after,
+                        err);
     if (begins_with_one_of(class, spacing) && !json_is_absent(config, "add_prefix_space")) {
         if (!json_get_bool(config, "add_prefix_space", &add_prefix_space, err))
             return false;
@@ -144,8 +153,8 @@ static bool apply_config(struct tokenizer *tokenizer, const json_t *config, stru
     return true;
 }
 
-static bool load(struct tokenizer *tokenizer, const char *json, size_t n_json, const char *config, size_t n_config,
-                 struct error *err)
+static bool load(struct tokenizer *tokenizer, const char *json, size_t n_json, const char *config,
+                 size_t n_config, struct error *err)
 {
     json_t *root = json_parse_object(json, n_json, JSON_NUL_ALLOWED, "tokenizer.json", err);
     bool ok = root && load_parts(tokenizer, root, err) && write_texts(tokenizer, err);
@@ -178,8 +187,8 @@ struct tokenizer *tokenizer_parse(const char *json, size_t n_json, const char *c
     return NULL;
 }
 
-static bool read_file(const char *directory, const char *name, size_t maximum, bool is_required, struct buffer *out,
-                      struct error *err)
+static bool read_file(const char *directory, const char *name, size_t maximum, bool is_required,
+                      struct buffer *out, struct error *err)
 {
     char *path = path_join(directory, name);
     bool ok;
@@ -243,7 +252,8 @@ static bool encode_word(void *context, const char *word, size_t n_bytes, struct 
 }
 
 /* Text between added tokens; `is_first`: nothing came before it. */
-static bool encode_piece(struct encoding *encoding, const char *text, size_t n_bytes, bool is_first, struct error *err)
+static bool encode_piece(struct encoding *encoding, const char *text, size_t n_bytes, bool is_first,
+                         struct error *err)
 {
     const struct tokenizer *tokenizer = encoding->tokenizer;
     struct added_cursor cursor;
@@ -255,10 +265,11 @@ static bool encode_piece(struct encoding *encoding, const char *text, size_t n_b
         return false;
     added_cursor_init(&cursor, &tokenizer->added, true, encoding->special_as_text, text, n_bytes);
     while (added_cursor_next(&cursor, &piece))
-        if (piece.token ? !token_ids_append(encoding->out, piece.token->id, err)
-                        : !pretokenizer_run(&tokenizer->pretokenizer, text + piece.start, piece.end - piece.start,
-                                            is_first && starts_at_origin && piece.start == 0, &encoding->pretokenizer,
-                                            encode_word, encoding, err))
+        if (piece.token
+                ? !token_ids_append(encoding->out, piece.token->id, err)
+                : !pretokenizer_run(&tokenizer->pretokenizer, text + piece.start, piece.end - piece.start,
+                                    is_first && starts_at_origin && piece.start == 0, &encoding->pretokenizer,
+                                    encode_word, encoding, err))
             return false;
     return true;
 }
@@ -270,8 +281,9 @@ static bool encode_text(struct encoding *encoding, const char *text, size_t n_by
 
     added_cursor_init(&cursor, &encoding->tokenizer->added, false, encoding->special_as_text, text, n_bytes);
     while (added_cursor_next(&cursor, &piece))
-        if (piece.token ? !token_ids_append(encoding->out, piece.token->id, err)
-                        : !encode_piece(encoding, text + piece.start, piece.end - piece.start, piece.start == 0, err))
+        if (piece.token
+                ? !token_ids_append(encoding->out, piece.token->id, err)
+                : !encode_piece(encoding, text + piece.start, piece.end - piece.start, piece.start == 0, err))
             return false;
     return true;
 }
@@ -325,7 +337,8 @@ bool tokenizer_push_text(const struct tokenizer *tokenizer, int32_t id, struct d
         return error_set(err, ERROR_BAD_INPUT, NULL, "the vocabulary has no token %d", id);
     if (!tokenizer->decoder.first_differs || !stream->is_first) {
         const struct token_text *text = &tokenizer->texts[id];
-        decoder_stream_push(stream, buffer_text(&tokenizer->text_bytes) + text->offset, text->n_bytes, text->is_byte, out);
+        decoder_stream_push(stream, buffer_text(&tokenizer->text_bytes) + text->offset, text->n_bytes,
+                            text->is_byte, out);
         return !out->failed || error_no_memory(err);
     }
     buffer_init(&first, 0);
@@ -393,7 +406,8 @@ const char *tokenizer_token(const struct tokenizer *tokenizer, int32_t id)
     return vocabulary_get(&tokenizer->vocabulary, id, &token, &n_bytes) ? token : NULL;
 }
 
-bool tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t id, const char **bytes_out, size_t *n_bytes_out)
+bool tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t id, const char **bytes_out,
+                           size_t *n_bytes_out)
 {
     if (!tokenizer_has_id(tokenizer, id))
         return false;

@@ -29,7 +29,7 @@ struct tokenizer {
     struct pretokenizer pretokenizer;
     struct postprocessor postprocessor;
     struct decoder decoder;
-    struct token_text *texts;  /* by id: what each stands for inside a text */
+    struct token_text *texts; /* by id: what each stands for inside a text */
     struct buffer text_bytes;
 };
 

@@ -4,6 +4,8 @@
 #ifndef TEXT_UNICODE_TABLES_H
 #define TEXT_UNICODE_TABLES_H
 
+/* clang-format off */
+
 #include <stdint.h>
 
 struct unicode_range {

@@ -31,11 +31,12 @@ static bool reserve(struct vocabulary *vocabulary, size_t n, struct error *err)
     return true;
 }
 
-bool vocabulary_add(struct vocabulary *vocabulary, const char *token, size_t n_bytes, size_t id, struct error *err)
+bool vocabulary_add(struct vocabulary *vocabulary, const char *token, size_t n_bytes, size_t id,
+                    struct error *err)
 {
     if (id >= LIMIT_VOCAB)
-        return error_set(err, ERROR_TOO_LARGE, NULL, "token '%s' has id %zu; at most %zu are supported", token, id,
-                         LIMIT_VOCAB - 1);
+        return error_set(err, ERROR_TOO_LARGE, NULL, "token '%s' has id %zu; at most %zu are supported",
+                         token, id, LIMIT_VOCAB - 1);
     if (vocabulary_find(vocabulary, token, n_bytes) >= 0)
         return error_set(err, ERROR_BAD_INPUT, NULL, "token '%s' is there twice", token);
     if (!reserve(vocabulary, id + 1, err))
@@ -44,7 +45,8 @@ bool vocabulary_add(struct vocabulary *vocabulary, const char *token, size_t n_b
     if (entry->is_there)
         return error_set(err, ERROR_BAD_INPUT, NULL, "id %zu has two tokens, '%s' and '%s'", id,
                          vocabulary->text.data + entry->offset, token);
-    *entry = (struct vocabulary_token){.offset = vocabulary->text.n_bytes, .n_bytes = (uint32_t)n_bytes, .is_there = true};
+    *entry = (struct vocabulary_token){
+        .offset = vocabulary->text.n_bytes, .n_bytes = (uint32_t)n_bytes, .is_there = true};
     if (!buffer_append(&vocabulary->text, token, n_bytes) || !buffer_append_byte(&vocabulary->text, '\0') ||
         !map_set_bytes(&vocabulary->ids, token, n_bytes, (void *)(uintptr_t)(id + 1)))
         return error_no_memory(err);
@@ -59,7 +61,8 @@ int32_t vocabulary_find(const struct vocabulary *vocabulary, const char *token, 
     return (int32_t)(uintptr_t)map_get_bytes(&vocabulary->ids, token, n_bytes) - 1;
 }
 
-bool vocabulary_get(const struct vocabulary *vocabulary, int32_t id, const char **token_out, size_t *n_bytes_out)
+bool vocabulary_get(const struct vocabulary *vocabulary, int32_t id, const char **token_out,
+                    size_t *n_bytes_out)
 {
     if (id < 0 || (size_t)id >= vocabulary->n_tokens || !vocabulary->tokens[id].is_there)
         return false;

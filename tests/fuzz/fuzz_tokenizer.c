@@ -1,6 +1,6 @@
 /*
- * fuzz_tokenizer.c - any bytes as tokenizer.json. What is accepted encodes a few texts and decodes ids, all at once
- * and one by one.
+ * fuzz_tokenizer.c - any bytes as tokenizer.json. What is accepted encodes a few texts and decodes ids, all
+ * at once and one by one.
  */
 #include <assert.h>
 #include <stdlib.h>
@@ -14,7 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_data);
 static void check_error(const struct error *err)
 {
     assert(err->code == ERROR_BAD_INPUT || err->code == ERROR_TOO_LARGE || err->code == ERROR_MISMATCH);
-    assert(utf8_is_valid(err->message, strlen(err->message)) && utf8_is_valid(err->param, strlen(err->param)));
+    assert(utf8_is_valid(err->message, strlen(err->message)) &&
+           utf8_is_valid(err->param, strlen(err->param)));
 }
 
 static void check_ids(const struct tokenizer *tokenizer, const struct token_ids *ids)
@@ -28,7 +29,8 @@ static void check_ids(const struct tokenizer *tokenizer, const struct token_ids 
     }
 }
 
-static void check_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool skip_special)
+static void check_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
+                         bool skip_special)
 {
     struct error err = {0};
     char *text = NULL;
@@ -45,8 +47,11 @@ static void check_decode(const struct tokenizer *tokenizer, const int32_t *ids, 
 static void check_stream(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, bool option)
 {
     static const char *const stops[] = {"the ", "\n\n", "\xC3\xA9", "ab"};
-    struct detokenizer_options options = {.skip_special = option, .continues_text = option, .include_stop = !option,
-                                          .stops = stops, .n_stops = option ? 4 : 0};
+    struct detokenizer_options options = {.skip_special = option,
+                                          .continues_text = option,
+                                          .include_stop = !option,
+                                          .stops = stops,
+                                          .n_stops = option ? 4 : 0};
     struct error err = {0};
     struct detokenizer *detokenizer = detokenizer_create(tokenizer, &options, &err);
     bool ok = detokenizer != NULL, stopped = false;
@@ -92,7 +97,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_data)
         "",
         "Hello, the world's 123 dogs.\n\n  x = 'y';\tend ",
         " <s>ab</s> <|x|>the<m>",
-        "na\xC3\xAFve caf\x65\xCC\x81 \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x98\x80\xE2\x80\x8D\xC2\xA0\xE2\x96\x81 \xEF\xAC\x81",
+        "na\xC3\xAFve caf\x65\xCC\x81 \xE4\xBD\xA0\xE5\xA5\xBD",
+        "\xF0\x9F\x98\x80\xE2\x80\x8D\xC2\xA0\xE2\x96\x81 \xEF\xAC\x81",
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabababababababababababababababab",
         "broken \xFF\xC3",
     };

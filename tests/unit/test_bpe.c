@@ -36,7 +36,8 @@ static void of_a_pair_that_is_there_twice_the_later_rank_counts(void **state)
 
 static void long_words_merge_like_short_ones(void **state)
 {
-    struct tokenizer *tokenizer = tokenizer_of(MODEL("'vocab':{" LETTERS "},'merges':['a b','a a','ab c','b c','aa aa']"));
+    struct tokenizer *tokenizer =
+        tokenizer_of(MODEL("'vocab':{" LETTERS "},'merges':['a b','a a','ab c','b c','aa aa']"));
     char text[200];
     (void)state;
     /* By hand: abc b aa c a; the a that ends a period does not merge with the abc of the next. */
@@ -59,14 +60,17 @@ static void an_unknown_character_is_dropped_without_unk_token(void **state)
 static void unknown_characters_become_unk_and_are_fused_on_demand(void **state)
 {
     (void)state;
-    assert_encodes(MODEL("'vocab':{" LETTERS "},'unk_token':'<unk>','merges':[]"), "axyb\xC3\xA9", "1 0 0 2 0");
-    assert_encodes(MODEL("'vocab':{" LETTERS "},'unk_token':'<unk>','fuse_unk':true,'merges':[]"), "axyb\xC3\xA9", "1 0 2 0");
+    assert_encodes(MODEL("'vocab':{" LETTERS "},'unk_token':'<unk>','merges':[]"), "axyb\xC3\xA9",
+                   "1 0 0 2 0");
+    assert_encodes(MODEL("'vocab':{" LETTERS "},'unk_token':'<unk>','fuse_unk':true,'merges':[]"),
+                   "axyb\xC3\xA9", "1 0 2 0");
 }
 
 static void byte_fallback_needs_all_bytes_of_a_character(void **state)
 {
     (void)state;
-    assert_encodes(MODEL("'vocab':{" LETTERS ",'<0xC3>':9,'<0xA9>':10},'unk_token':'<unk>','byte_fallback':true,'merges':[]"),
+    assert_encodes(MODEL("'vocab':{" LETTERS
+                         ",'<0xC3>':9,'<0xA9>':10},'unk_token':'<unk>','byte_fallback':true,'merges':[]"),
                    "a\xC3\xA9\xC3\xA8", "1 9 10 0");
 }
 
@@ -100,9 +104,10 @@ static void what_a_model_cannot_be_is_refused_by_name(void **state)
     } cases[] = {
         {"{'model':{'type':'Unigram','vocab':[]}}", "model.type", "'Unigram'", ERROR_MISMATCH},
         {MODEL("'dropout':0.1,'vocab':{'a':0},'merges':[]"), "model.dropout", "0.1", ERROR_MISMATCH},
-        {MODEL("'end_of_word_suffix':'</w>','vocab':{'a':0},'merges':[]"), "model.end_of_word_suffix", "</w>", ERROR_MISMATCH},
-        {MODEL("'continuing_subword_prefix':'##','vocab':{'a':0},'merges':[]"), "model.continuing_subword_prefix", "##",
+        {MODEL("'end_of_word_suffix':'</w>','vocab':{'a':0},'merges':[]"), "model.end_of_word_suffix", "</w>",
          ERROR_MISMATCH},
+        {MODEL("'continuing_subword_prefix':'##','vocab':{'a':0},'merges':[]"),
+         "model.continuing_subword_prefix", "##", ERROR_MISMATCH},
         {MODEL("'vocab':{'a':0}"), "model.merges", "missing", ERROR_BAD_INPUT},
         {MODEL("'vocab':{'a':0,'b':0},'merges':[]"), "", "id 0 has two tokens", ERROR_BAD_INPUT},
         {MODEL("'vocab':{'a':-1},'merges':[]"), "model.vocab", "'a' has no id", ERROR_BAD_INPUT},

@@ -2,14 +2,19 @@
 
 #include "support/tokenizer_json.h"
 
-#define LLAMA "{'added_tokens':[{'id':13,'content':'<s>','special':true,'normalized':false}]," \
-    "'decoder':{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'String':'\xE2\x96\x81'},'content':' '},{'type':'ByteFallback'}," \
-    "{'type':'Fuse'},{'type':'Strip','content':' ','start':1,'stop':0}]}," \
-    "'model':{'vocab':{'a':0,'b':1,'ab':2,'\xE2\x96\x81""a':3,'\xE2\x96\x81':4,'<0xF0>':5,'<0x9F>':6,'<0x98>':7,'<0x80>':8,'STOP':9,'ST':10,'OP':11," \
+#define LLAMA                                                                                                \
+    "{'added_tokens':[{'id':13,'content':'<s>','special':true,'normalized':false}],"                         \
+    "'decoder':{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'String':'\xE2\x96\x81'},'"       \
+    "content':' '},{'type':'ByteFallback'},"                                                                 \
+    "{'type':'Fuse'},{'type':'Strip','content':' ','start':1,'stop':0}]},"                                   \
+    "'model':{'vocab':{'a':0,'b':1,'ab':2,'\xE2\x96\x81"                                                     \
+    "a':3,'\xE2\x96\x81':4,'<0xF0>':5,'<0x9F>':6,'<0x98>':7,'<0x80>':8,'STOP':9,'ST':10,'OP':11,"            \
     "'X':12},'merges':[]}}"
 
 /* The tokens are the bytes: a, " b", F0, 9F 98, 80, FF. */
-#define BYTE_LEVEL "{'decoder':{'type':'ByteLevel'},'model':{'vocab':{'a':0,'\xC4\xA0""b':1,'\xC3\xB0':2,'\xC5\x81\xC4\xBA':3,'\xC4\xA2':4,'\xC3\xBF':5}," \
+#define BYTE_LEVEL                                                                                           \
+    "{'decoder':{'type':'ByteLevel'},'model':{'vocab':{'a':0,'\xC4\xA0"                                      \
+    "b':1,'\xC3\xB0':2,'\xC5\x81\xC4\xBA':3,'\xC4\xA2':4,'\xC3\xBF':5},"                                     \
     "'merges':[]}}"
 
 struct run {
@@ -31,7 +36,9 @@ static void push(struct run *run, const int32_t *ids, size_t n_ids)
 {
     struct error err = {0};
     for (size_t i = 0; i < n_ids && !run->stopped; i++) {
-        assert_ok(detokenizer_push(run->detokenizer, ids[i], &run->shown, &run->stopped, &run->stop_index, &err), &err);
+        assert_ok(
+            detokenizer_push(run->detokenizer, ids[i], &run->shown, &run->stopped, &run->stop_index, &err),
+            &err);
         buffer_append_byte(&run->shown, '|');
     }
 }
@@ -45,7 +52,8 @@ static void end(struct run *run, const char *expected)
     detokenizer_destroy(run->detokenizer);
 }
 
-#define PUSH(run, ...) push(run, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t))
+#define PUSH(run, ...)                                                                                       \
+    push(run, (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t))
 
 static void pieces_are_whole_characters_byte_level(void **state)
 {
@@ -76,12 +84,14 @@ static void bytes_that_cannot_become_a_character_are_replaced_at_once(void **sta
     (void)state;
     begin(&run, tokenizer, (struct detokenizer_options){0});
     PUSH(&run, 5, 2, 3, 0); /* FF; F0 9F 98 then a letter: one replacement for the three */
-    end(&run, "\xEF\xBF\xBD|||\xEF\xBF\xBD" "a|");
+    end(&run, "\xEF\xBF\xBD|||\xEF\xBF\xBD"
+              "a|");
     tokenizer_destroy(tokenizer);
     tokenizer = tokenizer_of(LLAMA);
     begin(&run, tokenizer, (struct detokenizer_options){0});
     PUSH(&run, 5, 6, 0); /* of fallback bytes, each is replaced */
-    end(&run, "||\xEF\xBF\xBD\xEF\xBF\xBD" "a|");
+    end(&run, "||\xEF\xBF\xBD\xEF\xBF\xBD"
+              "a|");
     tokenizer_destroy(tokenizer);
 }
 
@@ -185,7 +195,8 @@ static void of_two_stop_strings_the_one_that_ends_first_counts(void **state)
 
 static void a_stop_string_may_span_characters_of_several_bytes(void **state)
 {
-    static const char *const stops[] = {"\xF0\x9F\x98\x80" "a"};
+    static const char *const stops[] = {"\xF0\x9F\x98\x80"
+                                        "a"};
     struct tokenizer *tokenizer = tokenizer_of(BYTE_LEVEL);
     struct run run;
     (void)state;

@@ -38,11 +38,13 @@ static void build(struct matcher *matcher, enum matcher_kind kind, struct string
 
 static bool is_at(const struct strings *strings, size_t i, const char *text, size_t n_text, size_t at)
 {
-    return at + strings->n_bytes[i] <= n_text && memcmp(text + at, strings->texts[i], strings->n_bytes[i]) == 0;
+    return at + strings->n_bytes[i] <= n_text &&
+           memcmp(text + at, strings->texts[i], strings->n_bytes[i]) == 0;
 }
 
 /* Of the strings at the first place where there are any, the longest. */
-static bool find_slowly(const struct strings *strings, const char *text, size_t n_text, size_t from, size_t *start, size_t *end)
+static bool find_slowly(const struct strings *strings, const char *text, size_t n_text, size_t from,
+                        size_t *start, size_t *end)
 {
     for (size_t at = from; at < n_text; at++) {
         size_t longest = 0;
@@ -66,7 +68,8 @@ static void the_leftmost_longest_match_is_found(void **state)
         struct strings strings;
         char text[N_TEXT];
         build(&matcher, MATCHER_LEFTMOST_LONGEST, &strings, &random);
-        size_t n_text = random_string(&random, text, N_TEXT), from = 0, start = 0, end = 0, slow_start = 0, slow_end = 0;
+        size_t n_text = random_string(&random, text, N_TEXT), from = 0, start = 0, end = 0, slow_start = 0,
+               slow_end = 0;
         int32_t value;
         for (;;) {
             bool found = matcher_find(&matcher, text, n_text, from, &start, &end, &value);
@@ -83,7 +86,8 @@ static void the_leftmost_longest_match_is_found(void **state)
 }
 
 /* The longest string that ends at `end`, and the longest end of text[0..end) that begins one. */
-static void look_back_slowly(const struct strings *strings, const char *text, size_t end, size_t *n_match, size_t *depth)
+static void look_back_slowly(const struct strings *strings, const char *text, size_t end, size_t *n_match,
+                             size_t *depth)
 {
     *n_match = *depth = 0;
     for (size_t i = 0; i < N_STRINGS; i++)

@@ -46,8 +46,12 @@ static void forms_compose_and_decompose(void **state)
     (void)state;
     assert_becomes("{'type':'NFC'}", "e\xCC\x81\xEF\xAC\x81", "\xC3\xA9\xEF\xAC\x81");
     assert_becomes("{'type':'NFD'}", "\xC3\xA9", "e\xCC\x81");
-    assert_becomes("{'type':'NFKC'}", "e\xCC\x81\xEF\xAC\x81", "\xC3\xA9" "fi");
-    assert_becomes("{'type':'NFKD'}", "\xC3\xA9\xEF\xAC\x81", "e\xCC\x81" "fi");
+    assert_becomes("{'type':'NFKC'}", "e\xCC\x81\xEF\xAC\x81",
+                   "\xC3\xA9"
+                   "fi");
+    assert_becomes("{'type':'NFKD'}", "\xC3\xA9\xEF\xAC\x81",
+                   "e\xCC\x81"
+                   "fi");
     assert_becomes("{'type':'NFC'}", "\xE1\x84\x92\xE1\x85\xA1\xE1\x86\xAB", "\xED\x95\x9C"); /* Hangul */
 }
 
@@ -90,7 +94,8 @@ static void lower_case_knows_the_dotted_capital_i(void **state)
 static void strip_takes_white_space_from_the_ends_it_is_told(void **state)
 {
     (void)state;
-    assert_becomes("{'type':'Strip','strip_left':true,'strip_right':true}", "\xC2\xA0 a b\n\xE3\x80\x80", "a b");
+    assert_becomes("{'type':'Strip','strip_left':true,'strip_right':true}", "\xC2\xA0 a b\n\xE3\x80\x80",
+                   "a b");
     assert_becomes("{'type':'Strip','strip_left':true,'strip_right':false}", " a ", "a ");
     assert_becomes("{'type':'Strip','strip_left':false,'strip_right':true}", " a ", " a");
     assert_becomes("{'type':'Strip','strip_left':false,'strip_right':true}", " \n ", "");
@@ -99,7 +104,8 @@ static void strip_takes_white_space_from_the_ends_it_is_told(void **state)
 static void strip_accents_drops_marks(void **state)
 {
     (void)state;
-    assert_becomes("{'type':'Sequence','normalizers':[{'type':'NFD'},{'type':'StripAccents'}]}", "\xC3\xA9t\xC3\xA9", "ete");
+    assert_becomes("{'type':'Sequence','normalizers':[{'type':'NFD'},{'type':'StripAccents'}]}",
+                   "\xC3\xA9t\xC3\xA9", "ete");
 }
 
 static void prepend_and_replace_mark_spaces_but_not_an_empty_text(void **state)
@@ -126,8 +132,9 @@ static void byte_level_writes_bytes_as_characters(void **state)
 
 static void text_that_grows_beyond_all_measure_is_refused(void **state)
 {
-    struct normalizer normalizer = parse("{'type':'Replace','pattern':{'String':'a'},'content':'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
-                                         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'}");
+    struct normalizer normalizer =
+        parse("{'type':'Replace','pattern':{'String':'a'},'content':'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+              "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa'}");
     struct normalizer_scratch scratch = {0};
     struct error err = {0};
     char text[10000];
@@ -149,11 +156,13 @@ static void what_is_not_supported_is_refused_by_name(void **state)
     } cases[] = {
         {"{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"\"}", "normalizer.type", "'Precompiled'"},
         {"{\"type\":\"BertNormalizer\"}", "normalizer.type", "'BertNormalizer'"},
-        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}", "normalizer.pattern", "empty"},
+        {"{\"type\":\"Replace\",\"pattern\":{\"String\":\"\"},\"content\":\"\"}", "normalizer.pattern",
+         "empty"},
         {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"content\":\"\"}", "", "'&&'"},
         {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"\\\\bx\"},\"content\":\"\"}", "", "\\b"},
         {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(?m:x)\"},\"content\":\"\"}", "", "option"},
-        {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[[:alpha:]]\"},\"content\":\"\"}", "", "inside a class"},
+        {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[[:alpha:]]\"},\"content\":\"\"}", "",
+         "inside a class"},
         {"{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"\\\\p{Greek}\"},\"content\":\"\"}", "", "property"},
     };
     (void)state;

@@ -30,7 +30,8 @@ static void assert_words_at(const char *json, const char *text, bool is_first, c
     struct pretokenizer_scratch scratch = {0};
     struct buffer words = {0};
     struct error err = {0};
-    assert_ok(pretokenizer_run(&pretokenizer, text, strlen(text), is_first, &scratch, collect, &words, &err), &err);
+    assert_ok(pretokenizer_run(&pretokenizer, text, strlen(text), is_first, &scratch, collect, &words, &err),
+              &err);
     assert_string_equal(buffer_text(&words), expected);
     buffer_finish(&words);
     pretokenizer_scratch_finish(&scratch);
@@ -42,7 +43,7 @@ static void assert_words(const char *json, const char *text, const char *expecte
     assert_words_at(json, text, true, expected);
 }
 
-#define SPLIT(pattern, behavior, invert) \
+#define SPLIT(pattern, behavior, invert)                                                                     \
     "{\"type\":\"Split\",\"pattern\":{" pattern "},\"behavior\":\"" behavior "\",\"invert\":" invert "}"
 
 static void null_makes_one_word(void **state)
@@ -81,7 +82,10 @@ static void byte_level_splits_as_gpt2_does(void **state)
     const char *json = "{\"type\":\"ByteLevel\",\"add_prefix_space\":false}";
     (void)state;
     assert_words(json, "Hello  world, it's 2024!\n\n x", "Hello| | world|,| it|'s| 2024|!|\n\n| x");
-    assert_words(json, "a\xC2\xA0  b \xE1\xA0\x8E" "c", "a|\xC2\xA0 | b| \xE1\xA0\x8E|c"); /* U+180E is no space */
+    assert_words(json,
+                 "a\xC2\xA0  b \xE1\xA0\x8E"
+                 "c",
+                 "a|\xC2\xA0 | b| \xE1\xA0\x8E|c"); /* U+180E is no space */
 }
 
 static void byte_level_puts_a_space_in_front_if_told(void **state)
@@ -94,8 +98,8 @@ static void byte_level_puts_a_space_in_front_if_told(void **state)
 static void stages_after_byte_level_see_its_characters(void **state)
 {
     (void)state;
-    assert_words("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false},"
-                 SPLIT("\"String\":\"\xC4\xA0\"", "Isolated", "false") "]}",
+    assert_words("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\",\"add_prefix_space\":"
+                 "false,\"use_regex\":false}," SPLIT("\"String\":\"\xC4\xA0\"", "Isolated", "false") "]}",
                  "a b", "a|\xC4\xA0|b");
 }
 
@@ -108,7 +112,8 @@ static void digits_are_split_one_by_one_or_in_runs(void **state)
 
 static void metaspace_marks_spaces_and_beginnings(void **state)
 {
-#define METASPACE(scheme, split) "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"" scheme "\",\"split\":" split "}"
+#define METASPACE(scheme, split)                                                                             \
+    "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"" scheme "\",\"split\":" split "}"
     (void)state;
     assert_words(METASPACE("always", "true"), "a  b", "_a|_|_b");
     assert_words(METASPACE("always", "false"), "a  b", "_a__b");
@@ -117,8 +122,9 @@ static void metaspace_marks_spaces_and_beginnings(void **state)
     assert_words_at(METASPACE("first", "true"), "a b", true, "_a|_b");
     assert_words_at(METASPACE("first", "true"), "a b", false, "a|_b");
     assert_words_at(METASPACE("always", "true"), "a b", false, "_a|_b");
-    assert_words("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true},"
-                 METASPACE("first", "true") "]}", "a1 b", "_a|1|_b");
+    assert_words("{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\",\"individual_digits\":true}"
+                 "," METASPACE("first", "true") "]}",
+                 "a1 b", "_a|1|_b");
 }
 
 static void whitespace_keeps_words_and_runs_of_other_characters(void **state)
@@ -145,7 +151,9 @@ static void a_million_of_one_character_are_split_in_time(void **state)
         struct buffer text = {0}, words = {0};
         while (text.n_bytes < 1000000)
             buffer_append_text(&text, characters[i]);
-        assert_ok(pretokenizer_run(&pretokenizer, text.data, text.n_bytes, true, &scratch, collect, &words, &err), &err);
+        assert_ok(
+            pretokenizer_run(&pretokenizer, text.data, text.n_bytes, true, &scratch, collect, &words, &err),
+            &err);
         assert_true(words.n_bytes >= text.n_bytes);
         buffer_finish(&text);
         buffer_finish(&words);
@@ -179,11 +187,14 @@ static void what_is_not_supported_is_refused_by_name(void **state)
     } cases[] = {
         {"{\"type\":\"BertPreTokenizer\"}", "pre_tokenizer.type", "'BertPreTokenizer'", ERROR_MISMATCH},
         {"{\"type\":\"UnicodeScripts\"}", "pre_tokenizer.type", "'UnicodeScripts'", ERROR_MISMATCH},
-        {SPLIT("\"String\":\"-\"", "Sideways", "false"), "pre_tokenizer.behavior", "'Sideways'", ERROR_BAD_INPUT},
-        {"{\"type\":\"Metaspace\",\"replacement\":\"__\"}", "pre_tokenizer.replacement", "'__'", ERROR_BAD_INPUT},
-        {"{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}", "pre_tokenizer.prepend_scheme",
-         "contradicts", ERROR_BAD_INPUT},
-        {"{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}", "", "compile", ERROR_BAD_INPUT},
+        {SPLIT("\"String\":\"-\"", "Sideways", "false"), "pre_tokenizer.behavior", "'Sideways'",
+         ERROR_BAD_INPUT},
+        {"{\"type\":\"Metaspace\",\"replacement\":\"__\"}", "pre_tokenizer.replacement", "'__'",
+         ERROR_BAD_INPUT},
+        {"{\"type\":\"Metaspace\",\"replacement\":\"_\",\"add_prefix_space\":false}",
+         "pre_tokenizer.prepend_scheme", "contradicts", ERROR_BAD_INPUT},
+        {"{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}", "", "compile",
+         ERROR_BAD_INPUT},
         {"[]", "pre_tokenizer", "not an object", ERROR_BAD_INPUT},
     };
     (void)state;

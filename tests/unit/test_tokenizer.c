@@ -8,9 +8,14 @@
 #include "support/tokenizer_json.h"
 
 /* A model in which every letter is a token, and the parts around it. */
-#define VOCAB "'<unk>':0,'a':1,'b':2,'c':3,' ':4,'t':5,'h':6,'e':7,'\xE2\x96\x81':8,'<0xC3>':9,'<0xA9>':10,'A':11,'\xC4\xA0':12"
-#define TOKENIZER(parts) "{" parts "'model':{'type':'BPE','unk_token':'<unk>','byte_fallback':true,'vocab':{" VOCAB "},'merges':[]}}"
-#define ADDED(content, id, flags) "{'id':" id ",'content':'" content "','special':true,'normalized':false" flags "}"
+#define VOCAB                                                                                                \
+    "'<unk>':0,'a':1,'b':2,'c':3,' "                                                                         \
+    "':4,'t':5,'h':6,'e':7,'\xE2\x96\x81':8,'<0xC3>':9,'<0xA9>':10,'A':11,'\xC4\xA0':12"
+#define TOKENIZER(parts)                                                                                     \
+    "{" parts "'model':{'type':'BPE','unk_token':'<unk>','byte_fallback':true,'vocab':{" VOCAB               \
+    "},'merges':[]}}"
+#define ADDED(content, id, flags)                                                                            \
+    "{'id':" id ",'content':'" content "','special':true,'normalized':false" flags "}"
 
 static void assert_encodes(const char *json, const char *text, const char *ids)
 {
@@ -33,7 +38,8 @@ static void assert_refused(const char *json, enum error_code code, const char *p
 
 static void added_tokens_are_cut_out_leftmost_and_longest_first(void **state)
 {
-    const char *json = TOKENIZER("'added_tokens':[" ADDED("<x", "13", "") "," ADDED("<x>", "14", "") "," ADDED("x>y", "15", "") "],");
+    const char *json = TOKENIZER(
+        "'added_tokens':[" ADDED("<x", "13", "") "," ADDED("<x>", "14", "") "," ADDED("x>y", "15", "") "],");
     (void)state;
     assert_encodes(json, "a<x>ya", "1 14 0 1");
     assert_encodes(json, "a<xa", "1 13 1");
@@ -42,7 +48,8 @@ static void added_tokens_are_cut_out_leftmost_and_longest_first(void **state)
 
 static void a_match_that_began_earlier_wins_even_if_a_shorter_one_ended_before(void **state)
 {
-    const char *json = TOKENIZER("'added_tokens':[" ADDED("abcde", "13", "") "," ADDED("bc", "14", "") "," ADDED("cdx", "15", "") "],");
+    const char *json = TOKENIZER("'added_tokens':[" ADDED("abcde", "13", "") "," ADDED(
+        "bc", "14", "") "," ADDED("cdx", "15", "") "],");
     (void)state;
     assert_encodes(json, "abcde", "13");
     assert_encodes(json, "abcdx", "1 14 0 0");
@@ -63,7 +70,8 @@ static void single_word_tokens_stand_alone(void **state)
 
 static void lstrip_and_rstrip_take_white_space_along(void **state)
 {
-    const char *json = TOKENIZER("'added_tokens':[" ADDED("<l>", "13", ",'lstrip':true") "," ADDED("<r>", "14", ",'rstrip':true") "],");
+    const char *json = TOKENIZER("'added_tokens':[" ADDED("<l>", "13", ",'lstrip':true") "," ADDED(
+        "<r>", "14", ",'rstrip':true") "],");
     (void)state;
     assert_encodes(json, "a  <l> b", "1 13 4 2");
     assert_encodes(json, "a <r> \n b", "1 4 14 2");
@@ -72,7 +80,8 @@ static void lstrip_and_rstrip_take_white_space_along(void **state)
 
 static void normalized_tokens_are_found_in_their_normal_form(void **state)
 {
-    const char *json = TOKENIZER("'normalizer':{'type':'Lowercase'},'added_tokens':[{'id':13,'content':'AB','normalized':true,'special':false}],");
+    const char *json = TOKENIZER("'normalizer':{'type':'Lowercase'},'added_tokens':[{'id':13,'content':'AB','"
+                                 "normalized':true,'special':false}],");
     struct tokenizer *tokenizer = tokenizer_of(json);
     const int32_t ids[] = {13};
     char *text = text_of(tokenizer, ids, 1, true);
@@ -85,15 +94,17 @@ static void normalized_tokens_are_found_in_their_normal_form(void **state)
 
 static void the_normalizer_runs_on_every_piece_between_special_tokens(void **state)
 {
-    assert_encodes(TOKENIZER("'normalizer':{'type':'Prepend','prepend':'\xE2\x96\x81'},'added_tokens':[" ADDED("<s>", "13", "") "],"),
-                   "a<s>b<s>", "8 1 13 8 2 13");
+    assert_encodes(
+        TOKENIZER("'normalizer':{'type':'Prepend','prepend':'\xE2\x96\x81'},'added_tokens':[" ADDED(
+            "<s>", "13", "") "],"),
+        "a<s>b<s>", "8 1 13 8 2 13");
     (void)state;
 }
 
 static void special_tokens_can_be_plain_text(void **state)
 {
-    struct tokenizer *tokenizer = tokenizer_of(TOKENIZER("'added_tokens':[" ADDED("abc", "13", "")
-                                               ",{'id':14,'content':'cc','special':false,'normalized':false}],"));
+    struct tokenizer *tokenizer = tokenizer_of(TOKENIZER("'added_tokens':[" ADDED(
+        "abc", "13", "") ",{'id':14,'content':'cc','special':false,'normalized':false}],"));
     (void)state;
     assert_string_equal(ids_of(tokenizer, "abcc"), "13 3");
     assert_string_equal(ids_of_flags(tokenizer, "abc cc", 6, TOKENIZER_SPECIAL_AS_TEXT), "1 2 3 4 14");
@@ -114,23 +125,29 @@ static void a_token_of_the_model_keeps_its_id_when_added(void **state)
 static void ids_of_added_tokens_must_be_those_that_training_saw(void **state)
 {
     (void)state;
-    assert_refused(TOKENIZER("'added_tokens':[" ADDED("<s>", "77", "") "],"), ERROR_BAD_INPUT, "added_tokens", "next free id is 13");
-    assert_refused(TOKENIZER("'added_tokens':[" ADDED("a", "13", "") "],"), ERROR_BAD_INPUT, "added_tokens", "vocabulary says 1");
-    assert_refused(TOKENIZER("'added_tokens':[" ADDED("<s>", "13", "") "," ADDED("<s>", "13", "") "],"), ERROR_BAD_INPUT,
-                   "added_tokens", "twice");
-    assert_refused(TOKENIZER("'added_tokens':[" ADDED("", "13", "") "],"), ERROR_BAD_INPUT, "added_tokens", "empty");
+    assert_refused(TOKENIZER("'added_tokens':[" ADDED("<s>", "77", "") "],"), ERROR_BAD_INPUT, "added_tokens",
+                   "next free id is 13");
+    assert_refused(TOKENIZER("'added_tokens':[" ADDED("a", "13", "") "],"), ERROR_BAD_INPUT, "added_tokens",
+                   "vocabulary says 1");
+    assert_refused(TOKENIZER("'added_tokens':[" ADDED("<s>", "13", "") "," ADDED("<s>", "13", "") "],"),
+                   ERROR_BAD_INPUT, "added_tokens", "twice");
+    assert_refused(TOKENIZER("'added_tokens':[" ADDED("", "13", "") "],"), ERROR_BAD_INPUT, "added_tokens",
+                   "empty");
 }
 
-#define TEMPLATE(single) \
-    "'added_tokens':[" ADDED("<s>", "13", "") "," ADDED("</s>", "14", "") "],'post_processor':{'type':'TemplateProcessing'," \
-    "'single':[" single "],'pair':[],'special_tokens':{'<s>':{'id':'<s>','ids':[13],'tokens':['<s>']}," \
-    "'</s>':{'id':'</s>','ids':[14,0],'tokens':['</s>','x']}}},"
+#define TEMPLATE(single)                                                                                     \
+    "'added_tokens':[" ADDED("<s>", "13", "") "," ADDED(                                                     \
+        "</s>", "14", "") "],'post_processor':{'type':'TemplateProcessing',"                                 \
+                          "'single':[" single                                                                \
+                          "],'pair':[],'special_tokens':{'<s>':{'id':'<s>','ids':[13],'tokens':['<s>']},"    \
+                          "'</s>':{'id':'</s>','ids':[14,0],'tokens':['</s>','x']}}},"
 #define TEXT_A "{'Sequence':{'id':'A','type_id':0}}"
 #define SPECIAL(name) "{'SpecialToken':{'id':'" name "','type_id':0}}"
 
 static void a_template_puts_ids_around_the_text_on_demand(void **state)
 {
-    struct tokenizer *tokenizer = tokenizer_of(TOKENIZER(TEMPLATE(SPECIAL("<s>") "," TEXT_A "," SPECIAL("</s>"))));
+    struct tokenizer *tokenizer =
+        tokenizer_of(TOKENIZER(TEMPLATE(SPECIAL("<s>") "," TEXT_A "," SPECIAL("</s>"))));
     (void)state;
     assert_string_equal(ids_of(tokenizer, "a"), "1");
     assert_string_equal(ids_of_flags(tokenizer, "a", 1, TOKENIZER_ADD_SPECIAL), "13 1 14 0");
@@ -144,18 +161,27 @@ static void a_template_puts_ids_around_the_text_on_demand(void **state)
 static void templates_that_we_do_not_understand_are_refused(void **state)
 {
     (void)state;
-    assert_refused(TOKENIZER(TEMPLATE(SPECIAL("<s>"))), ERROR_MISMATCH, "post_processor.single", "exactly one A");
-    assert_refused(TOKENIZER(TEMPLATE(TEXT_A "," TEXT_A)), ERROR_MISMATCH, "post_processor.single", "exactly one A");
-    assert_refused(TOKENIZER(TEMPLATE(TEXT_A "," SPECIAL("<x>"))), ERROR_BAD_INPUT, "post_processor.special_tokens", "'<x>'");
-    assert_refused(TOKENIZER("'post_processor':{'type':'TemplateProcessing','single':[" SPECIAL("q") "],"
-                             "'special_tokens':{'q':{'ids':[99]}}},"), ERROR_BAD_INPUT, "post_processor", "not in the vocabulary");
-    assert_refused(TOKENIZER("'post_processor':{'type':'Mystery'},"), ERROR_MISMATCH, "post_processor.type", "'Mystery'");
+    assert_refused(TOKENIZER(TEMPLATE(SPECIAL("<s>"))), ERROR_MISMATCH, "post_processor.single",
+                   "exactly one A");
+    assert_refused(TOKENIZER(TEMPLATE(TEXT_A "," TEXT_A)), ERROR_MISMATCH, "post_processor.single",
+                   "exactly one A");
+    assert_refused(TOKENIZER(TEMPLATE(TEXT_A "," SPECIAL("<x>"))), ERROR_BAD_INPUT,
+                   "post_processor.special_tokens", "'<x>'");
+    assert_refused(TOKENIZER("'post_processor':{'type':'TemplateProcessing','single':[" SPECIAL(
+                       "q") "],"
+                            "'special_tokens':{'q':{'ids':[99]}}},"),
+                   ERROR_BAD_INPUT, "post_processor", "not in the vocabulary");
+    assert_refused(TOKENIZER("'post_processor':{'type':'Mystery'},"), ERROR_MISMATCH, "post_processor.type",
+                   "'Mystery'");
 }
 
-#define LLAMA_DECODER "'decoder':{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'String':'\xE2\x96\x81'},'content':' '}," \
+#define LLAMA_DECODER                                                                                        \
+    "'decoder':{'type':'Sequence','decoders':[{'type':'Replace','pattern':{'String':'\xE2\x96\x81'},'"       \
+    "content':' '},"                                                                                         \
     "{'type':'ByteFallback'},{'type':'Fuse'},{'type':'Strip','content':' ','start':1,'stop':0}]},"
 
-static void assert_decodes(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids, const char *expected)
+static void assert_decodes(const struct tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
+                           const char *expected)
 {
     char *text = text_of(tokenizer, ids, n_ids, false);
     assert_string_equal(text, expected);
@@ -167,7 +193,9 @@ static void byte_tokens_join_to_characters_and_a_broken_run_is_replaced_byte_by_
     struct tokenizer *tokenizer = tokenizer_of(TOKENIZER(LLAMA_DECODER));
     (void)state;
     assert_decodes(tokenizer, (int32_t[]){8, 8, 1, 9, 10, 8, 2}, 7, " a\xC3\xA9 b");
-    assert_decodes(tokenizer, (int32_t[]){9, 10, 9, 1}, 4, "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD" "a");
+    assert_decodes(tokenizer, (int32_t[]){9, 10, 9, 1}, 4,
+                   "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"
+                   "a");
     assert_decodes(tokenizer, NULL, 0, "");
     tokenizer_destroy(tokenizer);
 }
@@ -182,11 +210,13 @@ static void without_a_decoder_tokens_are_joined_by_spaces(void **state)
 
 static void metaspace_drops_the_mark_of_the_first_token(void **state)
 {
-    struct tokenizer *tokenizer = tokenizer_of(TOKENIZER("'decoder':{'type':'Metaspace','replacement':'\xE2\x96\x81','prepend_scheme':'first'},"));
+    struct tokenizer *tokenizer = tokenizer_of(
+        TOKENIZER("'decoder':{'type':'Metaspace','replacement':'\xE2\x96\x81','prepend_scheme':'first'},"));
     (void)state;
     assert_decodes(tokenizer, (int32_t[]){8, 1, 8, 2}, 4, "a b");
     tokenizer_destroy(tokenizer);
-    tokenizer = tokenizer_of(TOKENIZER("'decoder':{'type':'Metaspace','replacement':'\xE2\x96\x81','prepend_scheme':'never'},"));
+    tokenizer = tokenizer_of(
+        TOKENIZER("'decoder':{'type':'Metaspace','replacement':'\xE2\x96\x81','prepend_scheme':'never'},"));
     assert_decodes(tokenizer, (int32_t[]){8, 1, 8, 2}, 4, " a b");
     tokenizer_destroy(tokenizer);
 }
@@ -194,11 +224,15 @@ static void metaspace_drops_the_mark_of_the_first_token(void **state)
 static void decoders_out_of_place_are_refused(void **state)
 {
     (void)state;
-    assert_refused(TOKENIZER("'decoder':{'type':'WordPiece','prefix':'##'},"), ERROR_MISMATCH, "decoder.type", "'WordPiece'");
-    assert_refused(TOKENIZER("'decoder':{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'ByteFallback'}]},"), ERROR_MISMATCH,
-                   "decoder", "'ByteFallback'");
-    assert_refused(TOKENIZER("'decoder':{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'Replace','pattern':{'String':'ab'},"
-                             "'content':''}]},"), ERROR_MISMATCH, "decoder", "'Replace'");
+    assert_refused(TOKENIZER("'decoder':{'type':'WordPiece','prefix':'##'},"), ERROR_MISMATCH, "decoder.type",
+                   "'WordPiece'");
+    assert_refused(
+        TOKENIZER("'decoder':{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'ByteFallback'}]},"),
+        ERROR_MISMATCH, "decoder", "'ByteFallback'");
+    assert_refused(TOKENIZER("'decoder':{'type':'Sequence','decoders':[{'type':'Fuse'},{'type':'Replace','"
+                             "pattern':{'String':'ab'},"
+                             "'content':''}]},"),
+                   ERROR_MISMATCH, "decoder", "'Replace'");
 }
 
 static void an_id_that_is_not_there_cannot_be_decoded(void **state)
@@ -226,10 +260,14 @@ static void text_that_is_not_utf8_is_refused_with_the_place(void **state)
     static const struct {
         const char *text;
         const char *part;
-    } cases[] = {{"ab\xFFz", "byte 2"}, {"\xC3", "byte 0"}, {"a\xED\xA0\x80", "byte 1"}, {"abc\xF5\x80\x80\x80", "byte 3"}};
+    } cases[] = {{"ab\xFFz", "byte 2"},
+                 {"\xC3", "byte 0"},
+                 {"a\xED\xA0\x80", "byte 1"},
+                 {"abc\xF5\x80\x80\x80", "byte 3"}};
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        assert_false(tokenizer_encode(tokenizer, cases[i].text, strlen(cases[i].text), TOKENIZER_PLAIN, &ids, &err));
+        assert_false(
+            tokenizer_encode(tokenizer, cases[i].text, strlen(cases[i].text), TOKENIZER_PLAIN, &ids, &err));
         assert_error(&err, ERROR_BAD_INPUT, "", cases[i].part);
     }
     assert_int_equal(ids.n_ids, 0);
@@ -270,10 +308,14 @@ static void the_config_of_a_llama_class_decides_on_the_begin_token(void **state)
     static const struct {
         const char *config, *ids;
     } cases[] = {
-        {"{\"tokenizer_class\":\"LlamaTokenizerFast\",\"add_bos_token\":false,\"bos_token\":\"<s>\",\"eos_token\":\"</s>\"}", "1 14 0"},
+        {"{\"tokenizer_class\":\"LlamaTokenizerFast\",\"add_bos_token\":false,\"bos_token\":\"<s>\",\"eos_"
+         "token\":\"</s>\"}",
+         "1 14 0"},
         {"{\"tokenizer_class\":\"LlamaTokenizerFast\",\"bos_token\":\"<s>\"}", "13 1 14 0"},
-        {"{\"tokenizer_class\":\"LlamaTokenizer\",\"add_bos_token\":true,\"add_eos_token\":true,\"bos_token\":{\"content\":\"<s>\"},"
-         "\"eos_token\":\"</s>\"}", "13 1 14"},
+        {"{\"tokenizer_class\":\"LlamaTokenizer\",\"add_bos_token\":true,\"add_eos_token\":true,\"bos_"
+         "token\":{\"content\":\"<s>\"},"
+         "\"eos_token\":\"</s>\"}",
+         "13 1 14"},
         {"{\"tokenizer_class\":\"PreTrainedTokenizerFast\",\"add_bos_token\":false}", "13 1 14 0"},
         {"{\"model_max_length\":1e30}", "13 1 14 0"},
     };
@@ -284,7 +326,8 @@ static void the_config_of_a_llama_class_decides_on_the_begin_token(void **state)
             *c = '"';
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct error err = {0};
-        struct tokenizer *tokenizer = tokenizer_parse(json, strlen(json), cases[i].config, strlen(cases[i].config), &err);
+        struct tokenizer *tokenizer =
+            tokenizer_parse(json, strlen(json), cases[i].config, strlen(cases[i].config), &err);
         assert_ok(tokenizer != NULL, &err);
         assert_string_equal(ids_of_flags(tokenizer, "a", 1, TOKENIZER_ADD_SPECIAL), cases[i].ids);
         tokenizer_destroy(tokenizer);
@@ -317,7 +360,8 @@ static void unknown_fields_and_versions_are_refused(void **state)
 
 /* ---- what Hugging Face tokenizers says ---- */
 
-static void check_ids(const struct tokenizer *tokenizer, const char *text, size_t n_bytes, int flags, const json_t *expected)
+static void check_ids(const struct tokenizer *tokenizer, const char *text, size_t n_bytes, int flags,
+                      const json_t *expected)
 {
     struct token_ids ids = {0};
     struct error err = {0};
@@ -330,7 +374,8 @@ static void check_ids(const struct tokenizer *tokenizer, const char *text, size_
     token_ids_finish(&ids);
 }
 
-static void check_text(const struct tokenizer *tokenizer, const json_t *id_list, bool skip_special, const json_t *expected)
+static void check_text(const struct tokenizer *tokenizer, const json_t *id_list, bool skip_special,
+                       const json_t *expected)
 {
     struct error err = {0};
     int32_t ids[512];
@@ -386,7 +431,8 @@ static void golden_texts_encode_and_decode_as_in_the_reference(void **state)
     const char *golden = getenv("LORAD_TEST_GOLDEN");
     (void)state;
     for (size_t i = 0; i < 2; i++) {
-        char *root = path_join(golden ? golden : "tests/golden", "tokenizers"), *directory = path_join(root, names[i]);
+        char *root = path_join(golden ? golden : "tests/golden", "tokenizers"),
+             *directory = path_join(root, names[i]);
         assert_true(check_directory(directory) > 50);
         free(directory);
         free(root);
@@ -396,7 +442,8 @@ static void golden_texts_encode_and_decode_as_in_the_reference(void **state)
 static char *data_directory(const char *name)
 {
     const char *root = getenv("LORAD_TEST_DATA");
-    char *tokenizers = path_join(root ? root : "../shared/data", "tokenizers"), *directory = path_join(tokenizers, name);
+    char *tokenizers = path_join(root ? root : "../shared/data", "tokenizers"),
+         *directory = path_join(tokenizers, name);
     free(tokenizers);
     if (path_is_directory(directory))
         return directory;
@@ -414,13 +461,17 @@ static void check_vectors(const char *directory)
     struct tokenizer *tokenizer = tokenizer_load(directory, &err);
     size_t n_checked = 0;
     assert_ok(tokenizer != NULL, &err);
-    assert_ok(file_read_text(&texts, texts_path, 1 << 20, &err) && file_read_text(&rows, rows_path, 1 << 20, &err), &err);
+    assert_ok(file_read_text(&texts, texts_path, 1 << 20, &err) &&
+                  file_read_text(&rows, rows_path, 1 << 20, &err),
+              &err);
     char *row = rows.data;
-    for (const char *text = texts.data, *end; row && (end = strstr(text, mark)); text = end + sizeof mark - 1) {
+    for (const char *text = texts.data, *end; row && (end = strstr(text, mark));
+         text = end + sizeof mark - 1) {
         char *line_end = strchr(row, '\n');
         if (line_end)
             *line_end = '\0';
-        assert_string_equal(ids_of_flags(tokenizer, text, (size_t)(end - text), TOKENIZER_PLAIN), row + strspn(row, " "));
+        assert_string_equal(ids_of_flags(tokenizer, text, (size_t)(end - text), TOKENIZER_PLAIN),
+                            row + strspn(row, " "));
         row = line_end ? line_end + 1 : NULL;
         n_checked++;
     }

@@ -46,7 +46,7 @@ def main():
     if unicodedata.unidata_version != "14.0.0":
         sys.exit("needs a Python with Unicode 14, this one has " + unicodedata.unidata_version)
     print("/*\n * unicode_tables.h - made by tools/tokenizer_diff/make_unicode_tables.py; used by character.c alone.\n */")
-    print("#ifndef TEXT_UNICODE_TABLES_H\n#define TEXT_UNICODE_TABLES_H\n\n#include <stdint.h>\n")
+    print("#ifndef TEXT_UNICODE_TABLES_H\n#define TEXT_UNICODE_TABLES_H\n\n/* clang-format off */\n\n#include <stdint.h>\n")
     print("struct unicode_range {\n    uint32_t first, last;\n};\n")
     print("struct unicode_category {\n    uint32_t first, last;\n    char name[3];\n};\n")
     rows, known = [], set()
