@@ -112,7 +112,7 @@ static bool read_hex(struct parser *parser, uint32_t *out)
 static bool read_code_point(struct parser *parser, uint32_t *out)
 {
     const char *escape = parser->at - 2;
-    uint32_t first, second;
+    uint32_t first = 0, second = 0;
     if (!read_hex(parser, &first))
         return false;
     *out = first;

@@ -213,7 +213,7 @@ static bool run(const struct peft_regex *regex, const char *path, int *result_ou
 
 bool peft_regex_match(const struct peft_regex *regex, const char *path, bool *out, struct error *err)
 {
-    int result;
+    int result = 0;
     if (!run(regex, path, &result, err))
         return false;
     *out = result != PCRE2_ERROR_NOMATCH;
@@ -223,7 +223,7 @@ bool peft_regex_match(const struct peft_regex *regex, const char *path, bool *ou
 bool peft_regex_find_layer(const struct peft_regex *regex, const char *path, bool *found_out,
                            int64_t *layer_out, struct error *err)
 {
-    int result;
+    int result = 0;
     PCRE2_UCHAR digits[24];
     PCRE2_SIZE n_digits = sizeof digits;
     if (!run(regex, path, &result, err))
