@@ -115,6 +115,8 @@ struct lorad_adapter_choice {
     double weight;
 };
 
+struct lorad_stream;
+
 /* What a client asks for. Plain fields that the caller owns; lorad_submit copies what it needs. */
 struct lorad_request {
     const char *prompt; /* text; or NULL and input_ids */
@@ -123,6 +125,7 @@ struct lorad_request {
     size_t n_input_ids;
     bool no_special_tokens; /* do not add BOS and the like to a text prompt */
 
+    const struct lorad_stream *same_as;          /* answer with the weights of this open stream; NULL: as the fields below say */
     const struct lorad_adapter_choice *adapters; /* none: the base */
     size_t n_adapters;
     double scale;            /* multiplies the low-rank deltas; 1 */

@@ -54,6 +54,8 @@ struct adapter {
    `memory_limit`: resident bytes at most (ERROR_TOO_LARGE says how many are needed). */
 struct adapter *adapter_load(const char *directory, const struct model *model, bool allow_other_heads,
                              uint64_t memory_limit, struct error *err);
+/* Bytes of a weights file that can still be an adapter of `memory_limit` resident bytes: a larger one is not even read. */
+size_t adapter_file_limit(const struct model *model, uint64_t memory_limit);
 struct adapter *adapter_ref(struct adapter *adapter);
 void adapter_unref(struct adapter *adapter);
 void adapter_destroy(struct adapter *adapter);

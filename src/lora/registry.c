@@ -265,6 +265,31 @@ bool registry_acquire(struct registry *registry, const struct lorad_adapter_choi
     return false;
 }
 
+bool registry_share(const struct lease *from, struct lease *out, struct error *err)
+{
+    struct registry *registry = from->registry;
+    struct lease lease;
+    if (!allocate_lease(&lease, registry, from->n_parts, err))
+        return false;
+    registry_lock(registry);
+    for (size_t i = 0; i < from->n_parts; i++) {
+        struct slot_generation *generation = from->generations[i];
+        struct slot *slot = generation->is_unloaded ? NULL : map_get(&registry->slots, generation->id);
+        generation->n_references++;
+        generation->n_in_flight++;
+        if (slot)
+            slot->n_requests++;
+        lease.generations[i] = generation;
+        lease.parts[i] = from->parts[i];
+    }
+    registry_unlock(registry);
+    lease.n_parts = from->n_parts;
+    lease.mode = from->mode;
+    lease.view = view_ref(from->view);
+    *out = lease;
+    return true;
+}
+
 void lease_count_tokens(struct lease *lease, uint64_t n_tokens)
 {
     registry_lock(lease->registry);
@@ -323,19 +348,35 @@ static void describe_generation(struct lorad_adapter_info *out, const struct slo
     out->loaded_unix = generation->loaded_unix;
 }
 
-static uint64_t count_in_flight_locked(const struct registry *registry, const char *id)
+/* Of an id that was unloaded. */
+static uint64_t count_draining_locked(const struct registry *registry, const char *id)
 {
     uint64_t n = 0;
     LIST_FOR_EACH (link, &registry->generations) {
         const struct slot_generation *generation = LIST_ENTRY(link, struct slot_generation, link);
-        if (strcmp(generation->id, id) == 0)
+        if (generation->n_in_flight > 0 && strcmp(generation->id, id) == 0)
             n += generation->n_in_flight;
     }
     return n;
 }
 
-static bool describe_slot_locked(const struct registry *registry, struct lorad_adapter_info *out,
-                                 const struct slot *slot)
+/* Into the slots: requests wait for the lock, so one pass has to do for all. */
+static void count_in_flight_locked(struct registry *registry)
+{
+    size_t position = 0;
+    void *value;
+    while (map_next(&registry->slots, &position, NULL, &value))
+        ((struct slot *)value)->n_in_flight = 0;
+    LIST_FOR_EACH (link, &registry->generations) {
+        const struct slot_generation *generation = LIST_ENTRY(link, struct slot_generation, link);
+        struct slot *slot =
+            generation->n_in_flight > 0 ? map_get(&registry->slots, generation->id) : NULL;
+        if (slot)
+            slot->n_in_flight += generation->n_in_flight;
+    }
+}
+
+static bool describe_slot_locked(struct lorad_adapter_info *out, const struct slot *slot)
 {
     bool failed = false;
     *out = (struct lorad_adapter_info){.default_mode = slot->default_mode,
@@ -349,7 +390,7 @@ static bool describe_slot_locked(const struct registry *registry, struct lorad_a
                                   : LORAD_ADAPTER_LOADING;
     out->path = copy_text(slot->path, &failed);
     out->error = copy_text(slot->generation ? NULL : slot->error, &failed);
-    out->requests_in_flight = count_in_flight_locked(registry, slot->id);
+    out->requests_in_flight = slot->n_in_flight;
     if (slot->generation)
         describe_generation(out, slot->generation);
     return !failed;
@@ -366,7 +407,7 @@ static bool describe_draining_locked(const struct registry *registry, struct lor
                                        .tokens_total = generation->n_tokens};
     memcpy(out->id, generation->id, sizeof out->id);
     out->path = copy_text(generation->path, &failed);
-    out->requests_in_flight = count_in_flight_locked(registry, generation->id);
+    out->requests_in_flight = count_draining_locked(registry, generation->id);
     describe_generation(out, generation);
     return !failed;
 }
@@ -390,10 +431,11 @@ static bool fill_list_locked(struct registry *registry, const char *id, struct l
     size_t position = 0;
     void *value;
     bool ok = true;
+    count_in_flight_locked(registry);
     while (ok && map_next(&registry->slots, &position, NULL, &value)) {
         const struct slot *slot = value;
         if (!id || strcmp(id, slot->id) == 0)
-            ok = describe_slot_locked(registry, &out->adapters[out->n_adapters++], slot);
+            ok = describe_slot_locked(&out->adapters[out->n_adapters++], slot);
     }
     LIST_FOR_EACH (link, &registry->generations) {
         const struct slot_generation *generation = LIST_ENTRY(link, struct slot_generation, link);

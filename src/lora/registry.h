@@ -58,6 +58,8 @@ struct lease {
 bool registry_acquire(struct registry *registry, const struct lorad_adapter_choice *choices, size_t n_choices,
                       double scale, bool has_mode, enum lorad_mode mode, unsigned wait_ms, struct lease *out,
                       struct error *err) MUST_USE;
+/* The very same view for one more request, whatever has been loaded since. `from` is held by somebody meanwhile. */
+bool registry_share(const struct lease *from, struct lease *out, struct error *err) MUST_USE;
 void lease_count_tokens(struct lease *lease, uint64_t n_tokens);
 void lease_release(struct lease *lease); /* exactly once; any thread; quick */
 

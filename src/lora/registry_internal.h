@@ -60,6 +60,7 @@ struct slot {
     uint64_t n_requests, n_tokens, n_loads;
     uint64_t n_arrived, n_served; /* loads, in order: an unload waits for those before it */
     size_t n_waiters;             /* threads that hold on to the slot while they wait */
+    uint64_t n_in_flight;         /* of all generations under the id; counted when it is listed */
 };
 
 struct registry {

@@ -191,6 +191,7 @@ struct loading {
     bool is_remembered;
     enum lorad_mode default_mode;
     char previous_digest[LORAD_DIGEST_SIZE]; /* "": none */
+    bool is_stricter;                        /* than the load of the present content was: it must be checked again */
     struct slot_generation *generation;      /* the new one, not yet public */
     char *path;                              /* where it will be listed as coming from */
 };
@@ -205,6 +206,7 @@ static bool look_at_slot(struct loading *loading, uint64_t *free_bytes_out, stru
     bool has_generation = slot->generation != NULL, is_stopping = registry->is_stopping;
     if (has_generation)
         memcpy(loading->previous_digest, slot->digest, sizeof loading->previous_digest);
+    loading->is_stricter = slot->allow_other_heads && !options->allow_other_heads;
     loading->default_mode = options->has_default_mode ? options->default_mode : slot->default_mode;
     struct registry_stats *stats = &registry->stats;
     *free_bytes_out = stats->adapter_bytes < stats->adapter_bytes_limit
@@ -303,8 +305,8 @@ static bool refuse_unloaded(const struct loading *loading, struct error *err)
     return error_set(err, ERROR_CONFLICT, "id", "adapter '%s' was unloaded in between", loading->command->id);
 }
 
-/* Swaps it in. No generation of our own: the one that is there has the same content and stays, unless
-   somebody unloaded it in between, which is the only way to fail. */
+/* Swaps it in. No generation of our own: the one that is there has the same content and stays. The only way to fail
+   is that somebody unloaded in between what this load stands on. */
 static bool publish(struct loading *loading, struct error *err)
 {
     struct registry *registry = loading->registry;
@@ -313,7 +315,8 @@ static bool publish(struct loading *loading, struct error *err)
     struct merged *merged = NULL;
     registry_lock(registry);
     struct slot *slot = map_get(&registry->slots, loading->command->id);
-    if (!loading->generation && !slot->generation) {
+    bool needs_present = !loading->generation || loading->options->if_match;
+    if (needs_present && !slot->generation) {
         registry_unlock(registry);
         return refuse_unloaded(loading, err);
     }
@@ -379,9 +382,10 @@ static bool keep_present(struct loading *loading, struct error *err)
 static bool has_present_content(struct loading *loading)
 {
     char digest[DIGEST_HEX_SIZE];
-    uint64_t limit = loading->registry->stats.adapter_bytes_limit; /* never changes */
-    size_t file_limit = limit < SIZE_MAX / 2 ? 2 * (size_t)limit : 0;
-    if (loading->previous_digest[0] == '\0' ||
+    const struct registry *registry = loading->registry;
+    size_t file_limit =
+        adapter_file_limit(registry->model, registry->stats.adapter_bytes_limit); /* never changes */
+    if (loading->previous_digest[0] == '\0' || loading->is_stricter ||
         !peft_directory_digest(loading->command->directory, file_limit, digest,
                                NULL)) /* the load itself will say why */
         return false;

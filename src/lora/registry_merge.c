@@ -234,15 +234,23 @@ static bool reserve(struct slot_generation *generation)
     return room == ROOM_RESERVED;
 }
 
-/* `problem`: why it is refused; NULL: it is there, or not wanted any more. */
-static void finish_merge(struct slot_generation *generation, const struct error *problem)
+/* `problem`: why it is refused; NULL: it is there, or not wanted any more. True: somebody has come to want it since, and
+ * the job begins anew. */
+static bool finish_merge(struct slot_generation *generation, const struct error *problem)
 {
     struct registry *registry = generation->registry;
     struct merge_work *merge = &generation->merge;
+    uint64_t n_freed = merge->reserved;
     merge_end(merge->work);
     merge->work = NULL;
+    merge->reserved = 0;
     registry_lock(registry);
-    registry->stats.merged_bytes -= merge->reserved;
+    registry->stats.merged_bytes -= n_freed;
+    if (!problem && !generation->merged && is_wanted_locked(generation)) {
+        generation->merged_state = LORAD_MERGED_QUEUED;
+        registry_unlock(registry);
+        return true;
+    }
     generation->has_merge = false;
     if (problem) {
         generation->merged_state = LORAD_MERGED_REFUSED;
@@ -254,9 +262,10 @@ static void finish_merge(struct slot_generation *generation, const struct error 
     registry_unlock(registry);
     if (problem)
         registry_tell(registry, "adapter_merge_failed", generation->id, "%s", problem->message);
-    if (merge->reserved > 0)
+    if (n_freed > 0)
         registry_retry_parked(registry);
     generation_unref(generation);
+    return false;
 }
 
 static bool install(struct slot_generation *generation, struct error *err)
@@ -310,10 +319,8 @@ bool generation_run_merge(struct keeper_job *job)
     registry_lock(registry);
     bool is_wanted = is_wanted_locked(generation);
     registry_unlock(registry);
-    if (!is_wanted) {
-        finish_merge(generation, NULL);
-        return false;
-    }
+    if (!is_wanted)
+        return finish_merge(generation, NULL);
     if (!merge->work && !reserve(generation)) {
         list_append(&registry->parked, &merge->parked);
         return false;
@@ -322,8 +329,7 @@ bool generation_run_merge(struct keeper_job *job)
     if (ok && !is_done)
         return true;
     ok = ok && install(generation, &problem);
-    finish_merge(generation, ok ? NULL : &problem);
-    return false;
+    return finish_merge(generation, ok ? NULL : &problem);
 }
 
 /* -- Parked merges ------------------------------------------------------------------------- */

@@ -329,6 +329,41 @@ static void an_adapter_in_a_subdirectory_is_found_when_it_is_the_only_one(void *
     drop(&file);
 }
 
+static void trained_rows_of_a_tied_head_with_dora_are_refused(void **state)
+{
+    struct error err = {0};
+    (void)state;
+    struct file file = {0};
+    add(&file, "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", 2, WIDTH);
+    add(&file, "base_model.model.lm_head.lora_A.weight", 2, WIDTH);
+    add(&file, "base_model.model.lm_head.lora_B.weight", VOCAB, 2);
+    add(&file, "base_model.model.lm_head.lora_magnitude_vector", VOCAB, 0);
+    const char *config =
+        "\"target_modules\": [\"lm_head\"], \"trainable_token_indices\": [90, 4], \"use_dora\": true";
+    struct adapter *adapter = load_on(model, &file, config, &err);
+    if (!adapter)
+        fail_msg("%s", err.message);
+    adapter_unref(adapter);
+    assert_null(load_on(tied, &file, config, &err));
+    assert_error(&err, ERROR_MISMATCH, "base_model.model.lm_head.lora_magnitude_vector", "trainable_token_indices");
+    drop(&file);
+}
+
+#ifndef __SANITIZE_ADDRESS__ /* which puts gaps into arenas */
+static void all_that_was_counted_lies_in_one_block(void **state)
+{
+    struct error err = {0};
+    (void)state;
+    struct file file = pair_named(Q ".lora_A.weight", Q ".lora_B.weight");
+    struct adapter *adapter = load_on(model, &file, TARGET_Q, &err);
+    if (!adapter)
+        fail_msg("%s", err.message);
+    assert_ptr_equal(adapter->arena.first, adapter->arena.current);
+    adapter_unref(adapter);
+    drop(&file);
+}
+#endif
+
 static void an_adapter_over_the_limit_says_how_much_it_needs(void **state)
 {
     struct error err = {0};
@@ -483,6 +518,10 @@ int main(void)
         cmocka_unit_test(a_copy_of_the_base_is_dropped_and_another_is_refused),
         cmocka_unit_test(another_tasks_head_is_ignored_only_when_that_is_allowed),
         cmocka_unit_test(an_adapter_in_a_subdirectory_is_found_when_it_is_the_only_one),
+        cmocka_unit_test(trained_rows_of_a_tied_head_with_dora_are_refused),
+#ifndef __SANITIZE_ADDRESS__
+        cmocka_unit_test(all_that_was_counted_lies_in_one_block),
+#endif
         cmocka_unit_test(an_adapter_over_the_limit_says_how_much_it_needs),
         cmocka_unit_test(doras_norm_is_right_where_its_terms_cancel),
         cmocka_unit_test(a_row_that_dora_cannot_scale_is_refused),

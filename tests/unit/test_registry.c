@@ -36,17 +36,25 @@ static int free_model(void **state)
 struct place {
     char *folder, *adapters, *state;
     struct registry *registry;
-    atomic_uint n_events, n_evictions;
+    atomic_uint n_events, n_evictions, n_merges;
+    atomic_bool asks_again; /* drops the next W' when it is there and asks for it once more */
 };
 
 static void count_event(void *context, const char *event, const char *id, const char *message)
 {
     struct place *place = context;
-    (void)id;
     (void)message;
     atomic_fetch_add(&place->n_events, 1);
     if (strcmp(event, "adapter_evicted") == 0)
         atomic_fetch_add(&place->n_evictions, 1);
+    if (strcmp(event, "adapter_merged") != 0)
+        return;
+    atomic_fetch_add(&place->n_merges, 1);
+    if (atomic_exchange(&place->asks_again, false)) {
+        struct error err = {0};
+        assert_ok(registry_unmerge(place->registry, id, &err), &err);
+        assert_ok(registry_merge(place->registry, id, 0, &err), &err);
+    }
 }
 
 static void open_registry(struct place *place, uint64_t adapter_memory, uint64_t merged_memory)
@@ -317,6 +325,25 @@ static void the_same_content_again_changes_nothing(void **state)
     end(&place);
 }
 
+static void the_same_content_is_checked_again_when_less_is_allowed(void **state)
+{
+    struct place place;
+    struct error err = {0};
+    (void)state;
+    begin(&place);
+    char *command = NULL;
+    put_adapter(place.adapters, "judge", (struct tiny_adapter){0});
+    assert_true(asprintf(&command, "sed -i s/CAUSAL_LM/SEQ_CLS/ '%s/judge/adapter_config.json'", place.adapters) > 0);
+    assert_int_equal(system(command), 0);
+    free(command);
+    struct lorad_load_options options = {.path = "judge", .allow_other_heads = true};
+    assert_ok(registry_load(place.registry, "judge", &options, NULL, &err), &err);
+    assert_false(load(&place, "judge", "judge", NULL, &err));
+    assert_non_null(strstr(err.message, "SEQ_CLS"));
+    assert_int_equal(look(&place, "judge").n_loads, 1);
+    end(&place);
+}
+
 static void if_match_makes_a_replace_compare_and_set(void **state)
 {
     struct place place;
@@ -412,6 +439,23 @@ static void merged_weights_serve_once_they_are_there(void **state)
     lease_release(&automatic);
     await_keeper(&place);
     assert_int_equal(stats_of(&place).merged_bytes, 0);
+    end(&place);
+}
+
+static void a_merge_that_is_asked_for_while_its_last_one_ends_begins_anew(void **state)
+{
+    struct place place;
+    (void)state;
+    begin(&place);
+    put_adapter(place.adapters, "poet", (struct tiny_adapter){0});
+    must_load(&place, "poet", "poet");
+    atomic_store(&place.asks_again, true);
+    struct lease lease = must_acquire(&place, "poet", LORAD_MODE_MERGED, 10000);
+    lease_release(&lease);
+    for (int i = 0; i < 500 && look(&place, "poet").merged != LORAD_MERGED_YES; i++)
+        usleep(10000);
+    assert_int_equal(look(&place, "poet").merged, LORAD_MERGED_YES);
+    assert_int_equal(atomic_load(&place.n_merges), 2);
     end(&place);
 }
 
@@ -782,10 +826,12 @@ int main(void)
         cmocka_unit_test(a_failed_load_leaves_the_old_generation_serving),
         cmocka_unit_test(a_path_outside_of_the_adapters_directory_is_refused),
         cmocka_unit_test(the_same_content_again_changes_nothing),
+        cmocka_unit_test(the_same_content_is_checked_again_when_less_is_allowed),
         cmocka_unit_test(if_match_makes_a_replace_compare_and_set),
         cmocka_unit_test(a_dry_run_only_checks),
         cmocka_unit_test(a_load_over_the_budget_says_what_is_needed),
         cmocka_unit_test(merged_weights_serve_once_they_are_there),
+        cmocka_unit_test(a_merge_that_is_asked_for_while_its_last_one_ends_begins_anew),
         cmocka_unit_test(an_adapter_that_is_merged_by_default_is_merged_after_loading),
         cmocka_unit_test(the_least_recently_used_merged_weights_make_room),
         cmocka_unit_test(a_merge_waits_for_the_memory_that_requests_hold),

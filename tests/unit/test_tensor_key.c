@@ -82,8 +82,8 @@ static void what_is_no_key_of_ours_is_refused_by_name(void **state)
         "base_model.model.x.modules_to_save.weight",
         "base_model.model.x.token_adapter.other",
         "base_model.model.x.running_mean",
-        "a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.x.y.z.a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.x."
-        "y.z.a.b.c.d.e.f.g.h.i.j.k.l.m.n.weight",
+        ("a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.x.y.z.a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.q.r.s.t.u.v.w.x."
+         "y.z.a.b.c.d.e.f.g.h.i.j.k.l.m.n.weight"),
     };
     struct arena arena;
     struct tensor_key key;
