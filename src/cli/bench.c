@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/log.h"
 #include "cli/cli.h"
 
 int bench_main(int argc, char **argv)
@@ -53,6 +54,7 @@ int bench_main(int argc, char **argv)
         code = EXIT_USAGE;
         goto done;
     }
+    log_configure(LOG_WARNING, LOG_TEXT);
     bench.open.weights = (enum lorad_weights)weights;
     bench.open.progress = cli_progress;
     char *report = lorad_bench(&bench, &err);

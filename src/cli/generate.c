@@ -8,6 +8,7 @@
 
 #include "base/buffer.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "cli/cli.h"
 
 struct generate {
@@ -198,6 +199,7 @@ int generate_main(int argc, char **argv)
     int code = EXIT_FAILED;
     if (!operands || !cli_begin(&command, argc, argv, operands, &n_operands, &code))
         goto done;
+    log_configure(LOG_WARNING, LOG_TEXT);
     g.open.weights = (enum lorad_weights)weights;
     g.open.progress = cli_progress;
     if (!g.open.model_path || n_operands != 1) {

@@ -6,12 +6,24 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/utf8.h"
 #include "cli/cli.h"
+
+/* Safe for a terminal: the texts are those of files that anybody may have made. Good for the next three calls. */
+static const char *printable(const json_t *text)
+{
+    static char buffers[4][1024];
+    static size_t n_calls;
+    char *buffer = buffers[n_calls++ % 4];
+    if (!json_is_string(text))
+        return "";
+    utf8_clean(buffer, sizeof buffers[0], json_string_value(text), json_string_length(text));
+    return buffer;
+}
 
 static const char *text_of(const json_t *object, const char *key)
 {
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
+    return printable(json_object_get(object, key));
 }
 
 static double number_of(const json_t *object, const char *key)
@@ -38,7 +50,7 @@ static void print_warnings(const json_t *object)
     size_t index;
     json_t *warning;
     json_array_foreach(warnings, index, warning)
-        printf("  warning: %s\n", json_string_value(warning));
+        printf("  warning: %s\n", printable(warning));
 }
 
 static void print_model(const json_t *model)
@@ -73,7 +85,7 @@ static void print_config(const json_t *config)
            is_true(config, "use_rslora") ? ", rsLoRA" : "", is_true(config, "use_dora") ? ", DoRA" : "",
            is_true(config, "lora_bias") ? ", LoRA bias" : "");
     if (json_is_string(base))
-        printf("  %-18s%s\n", "trained on", json_string_value(base));
+        printf("  %-18s%s\n", "trained on", printable(base));
     print_warnings(config);
 }
 

@@ -63,12 +63,13 @@ static bool read_prompts(struct http_request *request, const json_t *body, struc
 {
     char found[64];
     const json_t *value = json_object_get(body, "prompt");
-    size_t n = json_is_array(value) ? json_array_size(value) : 1;
+    bool is_ids = json_is_integer(json_array_get(value, 0));
+    size_t n = json_is_array(value) && !is_ids ? json_array_size(value) : 1;
     if (!value || json_is_null(value))
         return error_set(err, ERROR_BAD_INPUT, "prompt", "is missing");
     if (n == 0)
         return error_set(err, ERROR_BAD_INPUT, "prompt", "is empty");
-    if (n > LIMIT_PROMPTS && !json_is_integer(json_array_get(value, 0)))
+    if (n > LIMIT_PROMPTS)
         return error_set(err, ERROR_BAD_INPUT, "prompt", "holds %zu prompts, at most %d are served", n, LIMIT_PROMPTS);
     *out = arena_allocate_array(&request->arena, n, sizeof **out);
     if (!*out)
@@ -228,61 +229,42 @@ static void logprobs_add(struct logprobs *l, const struct lorad *lorad, const st
     json_array_append_new(l->offsets, json_integer((json_int_t)offset));
 }
 
-/* The prompt's tokens; returns how many characters they make. */
-static size_t logprobs_add_prompt(struct logprobs *l, const struct lorad *lorad, const struct choice *choice, int n_top)
+static size_t token_characters(const struct lorad *lorad, int32_t id)
 {
-    size_t offset = 0;
+    const char *bytes;
+    size_t n;
+    return !lorad_token_is_special(lorad, id) && lorad_token_bytes(lorad, id, &bytes, &n) ? count_characters(bytes, n) : 0;
+}
+
+/* The prompt's tokens, whose text has n_characters. Tokens may stand for more than the text holds: some tokenizers put a space
+   before it. */
+static void logprobs_add_prompt(struct logprobs *l, const struct lorad *lorad, const struct choice *choice, int n_top,
+                                size_t n_characters)
+{
+    size_t n_all = 0, offset = 0;
+    for (size_t i = 0; i < choice->n_prompt_tokens; i++)
+        n_all += token_characters(lorad, choice->prompt_tokens[i].id);
+    size_t n_excess = n_all > n_characters ? n_all - n_characters : 0;
     for (size_t i = 0; i < choice->n_prompt_tokens; i++) {
         const struct lorad_token *token = &choice->prompt_tokens[i];
-        const char *bytes;
-        size_t n;
-        logprobs_add(l, lorad, token, n_top, offset);
-        if (!lorad_token_is_special(lorad, token->id) && lorad_token_bytes(lorad, token->id, &bytes, &n))
-            offset += count_characters(bytes, n);
+        logprobs_add(l, lorad, token, n_top, offset > n_excess ? offset - n_excess : 0);
+        offset += token_characters(lorad, token->id);
     }
-    return offset;
 }
 
 /* -- Answers ------------------------------------------------------------------------------------- */
 
-static void append_prompt_text(struct buffer *text, const struct lorad *lorad, const struct choice *choice)
-{
-    size_t n_ids, n_bytes;
-    char *decoded;
-    if (choice->prompt_text) {
-        buffer_append(text, choice->prompt_text, choice->n_prompt_text);
-        return;
-    }
-    const int32_t *ids = lorad_stream_prompt_ids(choice->stream, &n_ids);
-    if (lorad_detokenize(lorad, ids, n_ids, true, &decoded, &n_bytes, NULL)) {
-        buffer_append(text, decoded, n_bytes);
-        free(decoded);
-    }
-}
-
 static json_t *choice_logprobs(const struct lorad *lorad, const struct choice *choice,
-                               const struct completion *completion)
+                               const struct completion *completion, size_t n_echoed)
 {
-    size_t before = 0;
     if (completion->logprobs < 0)
         return json_null();
     struct logprobs l = logprobs_begin();
     if (completion->echo)
-        before = logprobs_add_prompt(&l, lorad, choice, completion->logprobs);
+        logprobs_add_prompt(&l, lorad, choice, completion->logprobs, n_echoed);
     for (size_t i = 0; i < choice->n_tokens; i++)
-        logprobs_add(&l, lorad, &choice->tokens[i], completion->logprobs, before + choice->offsets[i]);
+        logprobs_add(&l, lorad, &choice->tokens[i], completion->logprobs, n_echoed + choice->offsets[i]);
     return logprobs_end(&l);
-}
-
-static void add_token_ids(json_t *out, const struct choice *choice)
-{
-    size_t n_ids;
-    const int32_t *ids = lorad_stream_prompt_ids(choice->stream, &n_ids);
-    json_t *array = json_array();
-    for (size_t i = 0; i < choice->n_tokens; i++)
-        json_array_append_new(array, json_integer(choice->tokens[i].id));
-    json_object_set_new(out, "token_ids", array);
-    json_object_set_new(out, "prompt_token_ids", ids_json(ids, n_ids));
 }
 
 static json_t *choice_json(const struct lorad *lorad, const struct choice *choice, size_t index,
@@ -292,12 +274,15 @@ static json_t *choice_json(const struct lorad *lorad, const struct choice *choic
     buffer_init(&text, 0);
     if (completion->echo)
         append_prompt_text(&text, lorad, choice);
+    size_t n_echoed = count_characters(buffer_text(&text), text.n_bytes);
     buffer_append(&text, buffer_text(&choice->text), choice->text.n_bytes);
     json_t *out = json_pack("{s:I, s:s%, s:o, s:s, s:o}", "index", (json_int_t)index, "text", buffer_text(&text),
-                            text.n_bytes, "logprobs", choice_logprobs(lorad, choice, completion), "finish_reason",
+                            text.n_bytes, "logprobs", choice_logprobs(lorad, choice, completion, n_echoed), "finish_reason",
                             finish_name(choice->finish), "stop_reason", stop_reason_json(choice));
-    if (out && completion->return_token_ids)
-        add_token_ids(out, choice);
+    if (completion->return_token_ids) {
+        json_object_set_new(out, "token_ids", choice_ids_json(choice));
+        json_object_set_new(out, "prompt_token_ids", choice_prompt_ids_json(choice));
+    }
     buffer_finish(&text);
     return out;
 }
@@ -309,9 +294,9 @@ static json_t *envelope(const struct completion *completion, json_t *choices, co
                      adapter_json(stream));
 }
 
-static enum MHD_Result reply_whole(struct http_request *request, struct generation *generation,
-                                   const struct completion *completion)
+static enum MHD_Result reply_whole(struct http_request *request, struct generation *generation, const void *context)
 {
+    const struct completion *completion = context;
     json_t *choices = json_array();
     for (size_t i = 0; i < generation->n_added; i++)
         json_array_append_new(choices, choice_json(request->lorad, &generation->choices[i], i, completion));
@@ -322,13 +307,27 @@ static enum MHD_Result reply_whole(struct http_request *request, struct generati
 
 /* -- Streaming ----------------------------------------------------------------------------------- */
 
+/* A chunk has its own tokens' ids; the first one that belongs to an event, the prompt's too. */
+static void add_chunk_ids(json_t *out, const struct choice *choice, const struct lorad_event *event)
+{
+    bool has_token = event->kind == LORAD_EVENT_TOKEN;
+    json_object_set_new(out, "token_ids", ids_json(&event->token.id, has_token));
+    if (choice->n_tokens == has_token)
+        json_object_set_new(out, "prompt_token_ids", choice_prompt_ids_json(choice));
+}
+
+/* `event` is NULL for the echo, which is none. */
 static json_t *chunk_json(struct sse *sse, const struct completion *completion, const struct choice *choice,
-                          const char *text, size_t n_bytes, json_t *logprobs, json_t *finish, json_t *stop_reason)
+                          const char *text, size_t n_bytes, json_t *logprobs, const struct lorad_event *event)
 {
     struct generation *generation = sse_generation(sse);
     size_t index = (size_t)(choice - generation->choices);
+    bool is_last = event && event->kind == LORAD_EVENT_END;
     json_t *one = json_pack("{s:I, s:s%, s:o, s:o, s:o}", "index", (json_int_t)index, "text", text, n_bytes, "logprobs",
-                            logprobs, "finish_reason", finish, "stop_reason", stop_reason);
+                            logprobs, "finish_reason", is_last ? json_string(finish_name(choice->finish)) : json_null(),
+                            "stop_reason", is_last ? stop_reason_json(choice) : json_null());
+    if (event && completion->return_token_ids)
+        add_chunk_ids(one, choice, event);
     json_t *out = envelope(completion, json_pack("[o]", one), choice->stream);
     if (completion->include_usage)
         json_object_set_new(out, "usage", json_null());
@@ -338,7 +337,7 @@ static json_t *chunk_json(struct sse *sse, const struct completion *completion, 
 static json_t *token_logprobs(const struct lorad *lorad, const struct completion *completion,
                               const struct choice *choice, const struct lorad_event *event)
 {
-    if (completion->logprobs < 0)
+    if (completion->logprobs < 0 || event->kind != LORAD_EVENT_TOKEN)
         return json_null();
     struct logprobs l = logprobs_begin();
     logprobs_add(&l, lorad, &event->token, completion->logprobs, choice->offsets[choice->n_tokens - 1]);
@@ -353,20 +352,20 @@ static void send_echo(struct sse *sse, struct choice *choice, const struct compl
     json_t *logprobs = json_null();
     buffer_init(&text, 0);
     append_prompt_text(&text, generation->lorad, choice);
+    size_t n_echoed = count_characters(buffer_text(&text), text.n_bytes);
     if (completion->logprobs >= 0) {
         struct logprobs l = logprobs_begin();
-        logprobs_add_prompt(&l, generation->lorad, choice, completion->logprobs);
+        logprobs_add_prompt(&l, generation->lorad, choice, completion->logprobs, n_echoed);
         logprobs = logprobs_end(&l);
     }
-    sse_send(sse, chunk_json(sse, completion, choice, buffer_text(&text), text.n_bytes, logprobs, json_null(),
-                             json_null()));
+    sse_send(sse, chunk_json(sse, completion, choice, buffer_text(&text), text.n_bytes, logprobs, NULL));
     for (size_t i = 0; i < choice->n_tokens; i++)
-        choice->offsets[i] += count_characters(buffer_text(&text), text.n_bytes);
-    choice->n_characters += count_characters(buffer_text(&text), text.n_bytes);
+        choice->offsets[i] += n_echoed;
+    choice->n_characters += n_echoed;
     buffer_finish(&text);
 }
 
-static void stream_event(struct sse *sse, struct choice *choice, const struct lorad_event *event, void *context)
+static void stream_event(struct sse *sse, struct choice *choice, const struct lorad_event *event, const void *context)
 {
     const struct completion *completion = context;
     struct generation *generation = sse_generation(sse);
@@ -376,15 +375,12 @@ static void stream_event(struct sse *sse, struct choice *choice, const struct lo
                                                   (event->kind == LORAD_EVENT_END && choice->n_tokens == 0)));
     if (completion->echo && is_first)
         send_echo(sse, choice, completion);
-    if (event->kind == LORAD_EVENT_TOKEN)
+    if (event->kind != LORAD_EVENT_PROMPT)
         sse_send(sse, chunk_json(sse, completion, choice, event->text, event->n_text_bytes,
-                                 token_logprobs(generation->lorad, completion, choice, event), json_null(), json_null()));
-    if (event->kind == LORAD_EVENT_END)
-        sse_send(sse, chunk_json(sse, completion, choice, event->text, event->n_text_bytes, json_null(),
-                                 json_string(finish_name(choice->finish)), stop_reason_json(choice)));
+                                 token_logprobs(generation->lorad, completion, choice, event), event));
 }
 
-static void stream_end(struct sse *sse, void *context)
+static void stream_end(struct sse *sse, const void *context)
 {
     const struct completion *completion = context;
     struct generation *generation = sse_generation(sse);
@@ -393,35 +389,6 @@ static void stream_end(struct sse *sse, void *context)
     json_t *out = envelope(completion, json_array(), generation->choices[0].stream);
     json_object_set_new(out, "usage", usage_json(generation));
     sse_send(sse, out);
-}
-
-static enum MHD_Result reply_stream(struct http_request *request, struct generation *generation,
-                                    const struct completion *completion)
-{
-    struct error err = {0};
-    struct completion *context = malloc(sizeof *context);
-    struct sse_format format = {.event = stream_event, .end = stream_end, .release = free, .context = context};
-    if (!context) {
-        error_no_memory(&err);
-        return reply_error(request, &err);
-    }
-    *context = *completion;
-    /* The body goes before the stream ends, and the prompts' texts with it. */
-    for (size_t i = 0; i < generation->n_added; i++)
-        generation->choices[i].prompt_text = NULL;
-    return sse_reply(request, generation, &format);
-}
-
-static enum MHD_Result answer(struct http_request *request, struct generation *generation,
-                              const struct completion *completion)
-{
-    note_answered_by(request, generation->choices[0].stream);
-    if (completion->stream)
-        return reply_stream(request, generation, completion);
-    if (!generation_collect(generation))
-        return MHD_NO;
-    const struct error *failure = generation_error(generation);
-    return failure ? reply_error(request, failure) : reply_whole(request, generation, completion);
 }
 
 enum MHD_Result handle_completions(struct http_request *request)
@@ -437,9 +404,15 @@ enum MHD_Result handle_completions(struct http_request *request)
     json_t *body = request_body(request, false, &err);
     if (body && read_body(request, body, &fields, &completion, &err) &&
         read_prompts(request, body, &prompts, &n_prompts, &err) &&
-        generation_init(&generation, request, n_prompts * completion.n, &err) &&
+        generation_init(&generation, request, body, n_prompts * completion.n, &err) &&
         add_choices(&generation, &completion, &fields, prompts, n_prompts, &err))
-        result = answer(request, &generation, &completion);
+        result = generation_answer(request, &generation,
+                                   &(struct answer_format){.stream = completion.stream,
+                                                           .whole = reply_whole,
+                                                           .event = stream_event,
+                                                           .end = stream_end,
+                                                           .context = &completion,
+                                                           .n_context_bytes = sizeof completion});
     else
         result = reply_error(request, &err);
     generation_finish(&generation);

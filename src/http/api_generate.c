@@ -52,9 +52,9 @@ static bool read_body(struct http_request *request, const json_t *body, struct l
 
 static json_t *token_json(const struct lorad *lorad, const struct lorad_token *token, int n_top)
 {
-    json_t *top = json_array();
-    if (isnan(token->logprob))
+    if (isnan(token->logprob)) /* the first of a prompt */
         return json_pack("{s:i, s:o, s:n}", "id", token->id, "token", token_text_json(lorad, token->id), "logprob");
+    json_t *top = json_array();
     for (size_t i = 0; i < token->n_top && i < (size_t)n_top; i++)
         json_array_append_new(top, json_pack("{s:i, s:o, s:f}", "id", token->top[i].id, "token",
                                              token_text_json(lorad, token->top[i].id), "logprob",
@@ -71,29 +71,6 @@ static json_t *tokens_json(const struct lorad *lorad, const struct lorad_token *
     return array;
 }
 
-static json_t *token_ids_json(const struct choice *choice)
-{
-    json_t *array = json_array();
-    for (size_t i = 0; i < choice->n_tokens; i++)
-        json_array_append_new(array, json_integer(choice->tokens[i].id));
-    return array;
-}
-
-/* The prompt's text: as it was given, or decoded. */
-static json_t *prompt_text_json(const struct lorad *lorad, const struct choice *choice)
-{
-    size_t n_ids, n_bytes;
-    char *text;
-    if (choice->prompt_text)
-        return json_stringn(choice->prompt_text, choice->n_prompt_text);
-    const int32_t *ids = lorad_stream_prompt_ids(choice->stream, &n_ids);
-    if (!lorad_detokenize(lorad, ids, n_ids, true, &text, &n_bytes, NULL))
-        return json_string("");
-    json_t *value = json_stringn(text, n_bytes);
-    free(text);
-    return value;
-}
-
 /* What the last event of a stream and the one answer have in common. */
 static void add_outcome(json_t *out, const struct generation *generation)
 {
@@ -107,19 +84,21 @@ static void add_outcome(json_t *out, const struct generation *generation)
 
 static void add_echo(json_t *out, const struct lorad *lorad, const struct choice *choice)
 {
-    size_t n_ids;
-    const int32_t *ids = lorad_stream_prompt_ids(choice->stream, &n_ids);
-    json_object_set_new(out, "prompt", prompt_text_json(lorad, choice));
-    json_object_set_new(out, "prompt_token_ids", ids_json(ids, n_ids));
+    struct buffer text;
+    buffer_init(&text, 0);
+    append_prompt_text(&text, lorad, choice);
+    json_object_set_new(out, "prompt", json_stringn(buffer_text(&text), text.n_bytes));
+    json_object_set_new(out, "prompt_token_ids", choice_prompt_ids_json(choice));
+    buffer_finish(&text);
 }
 
-static enum MHD_Result reply_whole(struct http_request *request, struct generation *generation,
-                                   const struct native *native)
+static enum MHD_Result reply_whole(struct http_request *request, struct generation *generation, const void *context)
 {
+    const struct native *native = context;
     struct choice *choice = &generation->choices[0];
     json_t *out = json_pack("{s:s, s:s, s:s%, s:o}", "id", request->request_id, "model",
                             lorad_model(request->lorad)->name, "text", buffer_text(&choice->text),
-                            choice->text.n_bytes, "token_ids", token_ids_json(choice));
+                            choice->text.n_bytes, "token_ids", choice_ids_json(choice));
     if (native->echo)
         add_echo(out, request->lorad, choice);
     if (native->logprobs >= 0)
@@ -135,7 +114,7 @@ static enum MHD_Result reply_whole(struct http_request *request, struct generati
 
 /* -- Streaming ---------------------------------------------------------------------------------- */
 
-static void stream_event(struct sse *sse, struct choice *choice, const struct lorad_event *event, void *context)
+static void stream_event(struct sse *sse, struct choice *choice, const struct lorad_event *event, const void *context)
 {
     const struct native *native = context;
     struct generation *generation = sse_generation(sse);
@@ -157,40 +136,6 @@ static void stream_event(struct sse *sse, struct choice *choice, const struct lo
     sse_send(sse, out);
 }
 
-static void stream_end(struct sse *sse, void *context)
-{
-    (void)sse;
-    (void)context;
-}
-
-static enum MHD_Result reply_stream(struct http_request *request, struct generation *generation,
-                                    const struct native *native)
-{
-    struct native *context = malloc(sizeof *context);
-    struct sse_format format = {.event = stream_event, .end = stream_end, .release = free, .context = context};
-    struct error err = {0};
-    if (!context) {
-        generation_finish(generation);
-        error_no_memory(&err);
-        return reply_error(request, &err);
-    }
-    *context = *native;
-    /* The body goes before the stream ends, and the prompt's text with it. */
-    generation->choices[0].prompt_text = NULL;
-    return sse_reply(request, generation, &format);
-}
-
-static enum MHD_Result answer(struct http_request *request, struct generation *generation, const struct native *native)
-{
-    note_answered_by(request, generation->choices[0].stream);
-    if (native->stream)
-        return reply_stream(request, generation, native);
-    if (!generation_collect(generation))
-        return MHD_NO;
-    const struct error *failure = generation_error(generation);
-    return failure ? reply_error(request, failure) : reply_whole(request, generation, native);
-}
-
 enum MHD_Result handle_generate(struct http_request *request)
 {
     struct error err = {0};
@@ -199,9 +144,14 @@ enum MHD_Result handle_generate(struct http_request *request)
     struct generation generation = {0};
     enum MHD_Result result;
     json_t *body = request_body(request, false, &err);
-    if (body && read_body(request, body, &fields, &native, &err) && generation_init(&generation, request, 1, &err) &&
+    if (body && read_body(request, body, &fields, &native, &err) && generation_init(&generation, request, body, 1, &err) &&
         generation_add(&generation, &fields, &err))
-        result = answer(request, &generation, &native);
+        result = generation_answer(request, &generation,
+                                   &(struct answer_format){.stream = native.stream,
+                                                           .whole = reply_whole,
+                                                           .event = stream_event,
+                                                           .context = &native,
+                                                           .n_context_bytes = sizeof native});
     else
         result = reply_error(request, &err);
     generation_finish(&generation);

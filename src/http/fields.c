@@ -1,6 +1,7 @@
 /*
  * fields.c - see fields.h. Ranges are checked by lorad_submit; here only what JSON can get wrong.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
@@ -99,7 +100,7 @@ static bool read_logit_bias(struct http_request *request, const json_t *body, st
         char *end;
         errno = 0;
         long id = strtol(key, &end, 10);
-        if (end == key || *end || errno || id < 0 || id > INT32_MAX)
+        if (!isdigit((unsigned char)*key) || *end || errno || id > INT32_MAX)
             return error_set(err, ERROR_BAD_INPUT, "logit_bias", "'%.32s' is not a token id", key);
         if (!json_is_number(value))
             return error_set(err, ERROR_BAD_INPUT, "logit_bias", "the value of %ld is not a number", id);

@@ -10,12 +10,16 @@
 #include "base/limits.h"
 #include "base/utf8.h"
 #include "http/generation.h"
+#include "http/reply.h"
 
-
-bool generation_init(struct generation *generation, const struct http_request *request, size_t n_choices,
+bool generation_init(struct generation *generation, const struct http_request *request, json_t *body, size_t n_choices,
                      struct error *err)
 {
-    *generation = (struct generation){.lorad = request->lorad, .socket = request->socket, .n_choices = n_choices, .n_per_prompt = 1};
+    *generation = (struct generation){.lorad = request->lorad,
+                                      .body = json_incref(body),
+                                      .socket = request->socket,
+                                      .n_choices = n_choices,
+                                      .n_per_prompt = 1};
     generation->choices = calloc(n_choices, sizeof *generation->choices);
     return generation->choices || error_no_memory(err);
 }
@@ -32,18 +36,22 @@ void generation_finish(struct generation *generation)
         free(choice->stop_text);
     }
     free(generation->choices);
+    json_decref(generation->body);
     memset(generation, 0, sizeof *generation);
 }
 
 bool generation_add(struct generation *generation, const struct lorad_request *request, struct error *err)
 {
     struct choice *choice = &generation->choices[generation->n_added];
-    struct lorad_stream *stream = lorad_submit(generation->lorad, request, err);
+    struct lorad_request one = *request;
+    one.same_as = generation->n_added > 0 ? generation->choices[0].stream : NULL;
+    struct lorad_stream *stream = lorad_submit(generation->lorad, &one, err);
     if (!stream)
         return false;
     *choice = (struct choice){.stream = stream,
                               .prompt_text = request->prompt,
                               .n_prompt_text = request->n_prompt_bytes,
+                              .keeps_special = request->keep_special,
                               .stop_id = -1};
     buffer_init(&choice->text, 0);
     generation->n_added++;
@@ -58,8 +66,10 @@ size_t count_characters(const char *text, size_t n_bytes)
     return n;
 }
 
-static bool keep_token(struct choice *choice, const struct lorad_token *token)
+static bool keep_token(const struct lorad *lorad, struct choice *choice, const struct lorad_token *token)
 {
+    const char *bytes;
+    size_t n_bytes;
     if (choice->n_tokens == choice->capacity) {
         size_t capacity = choice->capacity ? 2 * choice->capacity : 64;
         struct lorad_token *tokens = realloc(choice->tokens, capacity * sizeof *tokens);
@@ -74,6 +84,9 @@ static bool keep_token(struct choice *choice, const struct lorad_token *token)
     }
     choice->tokens[choice->n_tokens] = *token;
     choice->offsets[choice->n_tokens++] = choice->n_characters;
+    if ((choice->keeps_special || !lorad_token_is_special(lorad, token->id)) &&
+        lorad_token_bytes(lorad, token->id, &bytes, &n_bytes))
+        choice->n_characters += count_characters(bytes, n_bytes);
     return true;
 }
 
@@ -100,17 +113,15 @@ static void keep_end(struct choice *choice, const struct lorad_event *event)
         error_set(&choice->error, ERROR_UNAVAILABLE, NULL, "the daemon is shutting down");
 }
 
-static void record(struct choice *choice, const struct lorad_event *event)
+static void record(const struct lorad *lorad, struct choice *choice, const struct lorad_event *event)
 {
     bool ok = true;
     if (event->kind == LORAD_EVENT_PROMPT)
         ok = keep_prompt(choice, event);
     if (event->kind == LORAD_EVENT_TOKEN)
-        ok = keep_token(choice, &event->token);
-    if (event->kind != LORAD_EVENT_PROMPT) {
+        ok = keep_token(lorad, choice, &event->token);
+    if (event->kind != LORAD_EVENT_PROMPT)
         ok = buffer_append(&choice->text, event->text, event->n_text_bytes) && ok;
-        choice->n_characters += count_characters(event->text, event->n_text_bytes);
-    }
     if (event->kind == LORAD_EVENT_END) {
         keep_end(choice, event);
     } else if (!ok) {
@@ -129,7 +140,7 @@ static bool take_event(struct generation *generation, struct choice **choice_out
         if (choice->ended || !lorad_stream_next(choice->stream, event_out))
             continue;
         generation->next = index + 1;
-        record(choice, event_out);
+        record(generation->lorad, choice, event_out);
         *choice_out = choice;
         return true;
     }
@@ -196,6 +207,18 @@ const struct error *generation_error(const struct generation *generation)
         if (generation->choices[i].error.code != ERROR_NONE)
             return &generation->choices[i].error;
     return NULL;
+}
+
+enum MHD_Result generation_answer(struct http_request *request, struct generation *generation,
+                                  const struct answer_format *format)
+{
+    note_answered_by(request, generation->choices[0].stream);
+    if (format->stream)
+        return sse_reply(request, generation, format);
+    if (!generation_collect(generation))
+        return MHD_NO;
+    const struct error *failure = generation_error(generation);
+    return failure ? reply_error(request, failure) : format->whole(request, generation, format->context);
 }
 
 /* -- Pieces of answers ------------------------------------------------------------------------ */
@@ -268,6 +291,36 @@ json_t *ids_json(const int32_t *ids, size_t n_ids)
     for (size_t i = 0; i < n_ids; i++)
         json_array_append_new(array, json_integer(ids[i]));
     return array;
+}
+
+json_t *choice_ids_json(const struct choice *choice)
+{
+    json_t *array = json_array();
+    for (size_t i = 0; i < choice->n_tokens; i++)
+        json_array_append_new(array, json_integer(choice->tokens[i].id));
+    return array;
+}
+
+json_t *choice_prompt_ids_json(const struct choice *choice)
+{
+    size_t n_ids;
+    const int32_t *ids = lorad_stream_prompt_ids(choice->stream, &n_ids);
+    return ids_json(ids, n_ids);
+}
+
+void append_prompt_text(struct buffer *out, const struct lorad *lorad, const struct choice *choice)
+{
+    size_t n_ids, n_bytes;
+    char *decoded;
+    if (choice->prompt_text) {
+        buffer_append(out, choice->prompt_text, choice->n_prompt_text);
+        return;
+    }
+    const int32_t *ids = lorad_stream_prompt_ids(choice->stream, &n_ids);
+    if (lorad_detokenize(lorad, ids, n_ids, true, &decoded, &n_bytes, NULL)) {
+        buffer_append(out, decoded, n_bytes);
+        free(decoded);
+    }
 }
 
 json_t *token_text_json(const struct lorad *lorad, int32_t id)

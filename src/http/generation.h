@@ -9,15 +9,16 @@
 /* What a choice has said so far. */
 struct choice {
     struct lorad_stream *stream;
-    const char *prompt_text;       /* as the client gave it; NULL: ids */
+    const char *prompt_text;       /* as the client gave it, in the generation's body; NULL: ids */
     size_t n_prompt_text;
+    bool keeps_special;            /* special tokens are text too */
     struct buffer text;            /* generated */
-    struct lorad_token *tokens;    /* generated, n_tokens; only when `keeps_tokens` */
-    size_t *offsets;               /* code points of text before each token's piece */
+    struct lorad_token *tokens;    /* generated, n_tokens */
+    size_t *offsets;               /* code points before each token, by what the tokens stand for: text may be held back */
     size_t n_tokens, capacity;
     struct lorad_token *prompt_tokens; /* with log-probabilities; NULL when not asked for */
     size_t n_prompt_tokens;
-    size_t n_characters;           /* code points of text said so far */
+    size_t n_characters;           /* code points of all tokens so far */
     bool ended;
     enum lorad_finish finish;
     char *stop_text;               /* or NULL */
@@ -28,6 +29,7 @@ struct choice {
 
 struct generation {
     struct lorad *lorad;
+    json_t *body;           /* a reference: prompts' texts lie in it */
     int socket;             /* the client's */
     struct choice *choices;
     size_t n_choices, n_added;
@@ -35,11 +37,11 @@ struct generation {
     size_t next;            /* whose turn it is, so that choices are served in rotation */
 };
 
-bool generation_init(struct generation *generation, const struct http_request *request, size_t n_choices,
+bool generation_init(struct generation *generation, const struct http_request *request, json_t *body, size_t n_choices,
                      struct error *err) MUST_USE;
 void generation_finish(struct generation *generation); /* closes the streams: what runs is cancelled. Zeroed is fine */
 
-/* Submits one more choice. The prompt's text must live as long as the generation does, or not be given. */
+/* Submits one more choice; its prompt's text lies in the body. All choices are answered by the weights of the first. */
 bool generation_add(struct generation *generation, const struct lorad_request *request, struct error *err) MUST_USE;
 
 enum generation_wait { GENERATION_EVENT, GENERATION_DONE, GENERATION_IDLE, GENERATION_CLIENT_LEFT };
@@ -66,25 +68,36 @@ json_t *stop_reason_json(const struct choice *choice); /* the stop string, the s
 json_t *usage_json(const struct generation *generation); /* summed */
 json_t *timings_json(const struct choice *choice);
 json_t *ids_json(const int32_t *ids, size_t n_ids);
+json_t *choice_ids_json(const struct choice *choice);        /* of the generated tokens */
+json_t *choice_prompt_ids_json(const struct choice *choice);
+/* The prompt's text: as it was given, or decoded. */
+void append_prompt_text(struct buffer *out, const struct lorad *lorad, const struct choice *choice);
 /* The token's bytes as text; bytes that are no UTF-8 by themselves become U+FFFD. */
 json_t *token_text_json(const struct lorad *lorad, int32_t id);
 double json_logprob(float logprob); /* -9999 for minus infinity: JSON has none */
 size_t count_characters(const char *text, size_t n_bytes);
 
-/* -- Streaming -------------------------------------------------------------------------------- */
+/* -- Answering --------------------------------------------------------------------------------- */
 
 struct sse;
-struct sse_format {
-    /* Any event of `choice`: append what is to be said with sse_send. */
-    void (*event)(struct sse *sse, struct choice *choice, const struct lorad_event *event, void *context);
-    /* After the last choice ended. */
-    void (*end)(struct sse *sse, void *context);
-    void (*release)(void *context); /* frees the context */
-    void *context;
+/* How a call says what was generated. */
+struct answer_format {
+    bool stream;
+    /* Not streaming: all choices have ended well. */
+    enum MHD_Result (*whole)(struct http_request *request, struct generation *generation, const void *context);
+    /* Streaming, any event of `choice`: append what is to be said with sse_send. */
+    void (*event)(struct sse *sse, struct choice *choice, const struct lorad_event *event, const void *context);
+    /* Streaming, after the last choice ended; may be NULL. */
+    void (*end)(struct sse *sse, const void *context);
+    const void *context; /* copied for a stream, which outlives the handler */
+    size_t n_context_bytes;
 };
 
-/* Answers with text/event-stream. Takes over the generation and the format's context, also on failure. */
-enum MHD_Result sse_reply(struct http_request *request, struct generation *generation, const struct sse_format *format);
+/* Answers; a stream takes over the generation. */
+enum MHD_Result generation_answer(struct http_request *request, struct generation *generation,
+                                  const struct answer_format *format);
+/* The streaming half of it: text/event-stream. */
+enum MHD_Result sse_reply(struct http_request *request, struct generation *generation, const struct answer_format *format);
 
 /* One "data: ..." event; takes `value`. */
 void sse_send(struct sse *sse, json_t *value);

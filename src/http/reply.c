@@ -54,6 +54,10 @@ void add_common_headers(const struct http_request *request, struct MHD_Response 
     MHD_add_response_header(response, "Cache-Control", "no-store");
     if (request->answered_by[0])
         MHD_add_response_header(response, "X-Adapter-Digest", request->answered_by);
+    if (request->allow)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, request->allow);
+    if (request->lorad && lorad_is_draining(request->lorad))
+        MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
 }
 
 static enum MHD_Result queue(struct http_request *request, unsigned status, struct MHD_Response *response,

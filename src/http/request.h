@@ -11,6 +11,7 @@
 #include "base/arena.h"
 #include "base/buffer.h"
 #include "base/json.h"
+#include "base/limits.h"
 
 struct server;
 struct route;
@@ -28,9 +29,11 @@ struct http_request {
     struct upload *upload;      /* a multipart body; NULL otherwise */
     struct error refused;       /* found before the body was read: answered when it has been */
     unsigned refused_status;    /* 0: by the error's code */
+    bool refused_at_once;       /* without reading the body */
+    const char *allow;          /* the methods that the path knows, when the request's is another; in the arena */
     struct arena arena;         /* dies with the request */
     char request_id[40];
-    char answered_by[LORAD_DIGEST_SIZE * 2 + 8]; /* X-Adapter-Digest; "" on calls that do not generate */
+    char answered_by[LIMIT_REQUEST_ADAPTERS * LORAD_DIGEST_SIZE]; /* X-Adapter-Digest; "" on calls that do not generate */
 };
 
 /* A handler queues one reply and returns what the reply function returned. */
@@ -48,10 +51,5 @@ bool request_query_bool(const struct http_request *request, const char *name, bo
 
 /* The generation that If-Match names, without quotes, in the arena; NULL: no such header. */
 bool request_if_match(struct http_request *request, const char **out, struct error *err) MUST_USE;
-
-/* True when the client has closed its side. */
-bool request_client_left(const struct http_request *request);
-
-uint64_t server_max_upload(const struct server *server);
 
 #endif

@@ -50,7 +50,7 @@ static bool match(const char *pattern, const char *path, char id[LORAD_ID_SIZE])
     return true;
 }
 
-bool router_find(struct http_request *request, const char **allow_out, struct error *err)
+bool router_find(struct http_request *request, struct error *err)
 {
     const char *method = strcmp(request->method, "HEAD") == 0 ? "GET" : request->method;
     struct buffer allow;
@@ -65,10 +65,10 @@ bool router_find(struct http_request *request, const char **allow_out, struct er
         }
         buffer_printf(&allow, "%s%s", allow.n_bytes ? ", " : "", ROUTES[i].method);
     }
-    *allow_out = allow.n_bytes ? arena_copy_text(&request->arena, allow.data, allow.n_bytes) : NULL;
+    request->allow = allow.n_bytes ? arena_copy_text(&request->arena, allow.data, allow.n_bytes) : NULL;
     buffer_finish(&allow);
-    if (*allow_out)
+    if (request->allow)
         return error_set(err, ERROR_BAD_INPUT, NULL, "%.16s is not served at this path, but %s", request->method,
-                         *allow_out);
+                         request->allow);
     return error_set(err, ERROR_NOT_FOUND, NULL, "there is nothing at %.128s", request->path);
 }

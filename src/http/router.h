@@ -15,8 +15,8 @@ struct route {
 };
 
 /* Finds the route and fills request->route and ->id. False: err is NOT_FOUND; or, when the path is known under other methods,
-   *allow_out names them ("GET, PUT"; in the arena). */
-bool router_find(struct http_request *request, const char **allow_out, struct error *err);
+   request->allow names them ("GET, PUT"). */
+bool router_find(struct http_request *request, struct error *err);
 
 handler handle_generate, handle_completions, handle_models, handle_model, handle_adapters_list, handle_adapter_get,
     handle_adapter_put, handle_adapter_delete, handle_merged_put, handle_merged_delete, handle_load_lora,

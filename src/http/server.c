@@ -4,7 +4,8 @@
  * Entry points: server_start makes the daemon; access_request collects a request's body and calls its handler; the reaper closes connections
  * that take too long to say what they want. What libmicrohttpd 0.9.75 leaves to its user is done here: an absolute deadline for
  * a request's head and body (its own timeout is only about inactivity, and would also close a connection whose handler waits for
- * tokens, so it is switched off while one does), and the refusal of ambiguous framing (check_framing).
+ * tokens, so it is switched off while one does), and the refusal of ambiguous framing (check_framing). A client that takes none of
+ * its answer for IDLE_SECONDS is that timeout's: a stream says something more often than that.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -66,11 +67,6 @@ struct server {
     bool quiesced;
     MHD_socket listen_socket;  /* after quiescing; ours to close */
 };
-
-uint64_t server_max_upload(const struct server *server)
-{
-    return server->max_upload_bytes;
-}
 
 /* -- Connections and their deadlines ------------------------------------------------------------- */
 
@@ -194,12 +190,6 @@ json_t *request_body(struct http_request *request, bool may_be_empty, struct err
     return json_parse_object(request->body.data, request->body.n_bytes, JSON_PLAIN, "body", err);
 }
 
-bool request_client_left(const struct http_request *request)
-{
-    struct pollfd fd = {.fd = request->socket, .events = POLLRDHUP};
-    return poll(&fd, 1, 0) > 0 && (fd.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-}
-
 /* -- What every request must pass ------------------------------------------------------------------ */
 
 struct framing {
@@ -285,20 +275,29 @@ static bool is_multipart(const struct http_request *request)
     return type && strncasecmp(type, "multipart/form-data", 19) == 0;
 }
 
-/* Looks at the head; what is wrong is answered when the body has been read, so that the client gets to see it. */
+/* A client that asks whether to send its body waits for the answer. */
+static bool asks_first(const struct http_request *request)
+{
+    return request_header(request, MHD_HTTP_HEADER_EXPECT) != NULL;
+}
+
+/* Looks at the head. What is wrong is answered when the body has been read, so that the client gets to see it, but at once when
+   nobody can say where that body ends, it is too long to be worth reading, or it is not yet on its way: libmicrohttpd closes the
+   connection then. */
 static void check_head(struct http_request *request)
 {
     struct server *server = request->server;
     struct framing framing = {0};
     struct error err = {0};
-    const char *allow = NULL;
+    bool is_ambiguous = false;
     MHD_get_connection_values(request->connection, MHD_HEADER_KIND, count_header, &framing);
     if (!check_framing(&framing, &err)) {
+        is_ambiguous = true;
         refuse(request, 0, &err);
     } else if (!check_origin(server, &framing, &err)) {
         refuse(request, MHD_HTTP_FORBIDDEN, &err);
-    } else if (!router_find(request, &allow, &err)) {
-        refuse(request, allow ? MHD_HTTP_METHOD_NOT_ALLOWED : MHD_HTTP_NOT_FOUND, &err);
+    } else if (!router_find(request, &err)) {
+        refuse(request, request->allow ? MHD_HTTP_METHOD_NOT_ALLOWED : MHD_HTTP_NOT_FOUND, &err);
     } else if (!request->lorad && !request->route->serves_unloaded) {
         error_set(&err, ERROR_UNAVAILABLE, NULL, "the model is being loaded");
         refuse(request, 0, &err);
@@ -314,6 +313,8 @@ static void check_head(struct http_request *request)
         if (!request->upload)
             refuse(request, 0, &err);
     }
+    bool is_refused = request->refused.code != ERROR_NONE;
+    request->refused_at_once = is_ambiguous || request->refused.code == ERROR_TOO_LARGE || (is_refused && asks_first(request));
 }
 
 /* -- The life of a request --------------------------------------------------------------------------- */
@@ -355,20 +356,18 @@ static void take_body(struct http_request *request, const char *bytes, size_t n_
 
 static enum MHD_Result answer_request(struct http_request *request)
 {
-    struct connection *connection = connection_of(request->connection);
-    set_deadline(request->server, connection, 0);
-    MHD_set_connection_option(request->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
-    if (request->refused.code == ERROR_NONE)
-        return request->route->handle(request);
-    if (request->refused_status)
-        return reply_error_as(request, request->refused_status, &request->refused);
-    return reply_error(request, &request->refused);
-}
-
-/* A body that is too long to be worth reading is refused at once; libmicrohttpd closes the connection then. */
-static bool is_hopeless(const struct http_request *request)
-{
-    return request->refused.code == ERROR_TOO_LARGE;
+    enum MHD_Result result;
+    set_deadline(request->server, connection_of(request->connection), 0);
+    if (request->refused.code == ERROR_NONE) {
+        MHD_set_connection_option(request->connection, MHD_CONNECTION_OPTION_TIMEOUT, 0u);
+        result = request->route->handle(request);
+        MHD_set_connection_option(request->connection, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)IDLE_SECONDS);
+    } else if (request->refused_status) {
+        result = reply_error_as(request, request->refused_status, &request->refused);
+    } else {
+        result = reply_error(request, &request->refused);
+    }
+    return result;
 }
 
 static enum MHD_Result access_request(void *context, struct MHD_Connection *connection, const char *path,
@@ -384,7 +383,7 @@ static enum MHD_Result access_request(void *context, struct MHD_Connection *conn
             return MHD_NO;
         *request_context = request;
         check_head(request);
-        return is_hopeless(request) ? answer_request(request) : MHD_YES;
+        return request->refused_at_once ? answer_request(request) : MHD_YES;
     }
     if (*upload_data_size > 0) {
         take_body(request, upload_data, *upload_data_size);
@@ -405,7 +404,6 @@ static void complete_request(void *context, struct MHD_Connection *connection, v
     struct connection *watched = connection_of(connection);
     if (watched)
         set_deadline(server, watched, HEAD_SECONDS);
-    MHD_set_connection_option(connection, MHD_CONNECTION_OPTION_TIMEOUT, (unsigned)IDLE_SECONDS);
     upload_destroy(request->upload);
     buffer_finish(&request->body);
     arena_finish(&request->arena);
@@ -414,6 +412,7 @@ static void complete_request(void *context, struct MHD_Connection *connection, v
     atomic_fetch_sub(&server->n_active, 1);
 }
 
+PRINTF_LIKE(2, 0)
 static void log_from_daemon(void *context, const char *format, va_list arguments)
 {
     char text[512], quoted[600];
@@ -544,6 +543,9 @@ void server_quiesce(struct server *server)
         return;
     server->quiesced = true;
     server->listen_socket = MHD_quiesce_daemon(server->daemon);
+    /* Only stop may close it, but until then new clients should be refused, not left to wait in the backlog. */
+    if (server->listen_socket != MHD_INVALID_SOCKET)
+        shutdown(server->listen_socket, SHUT_RDWR);
 }
 
 size_t server_n_active(const struct server *server)

@@ -31,7 +31,7 @@ void server_publish(struct server *server, struct lorad *lorad);
 /* "127.0.0.1:8080": where it really listens. */
 const char *server_address(const struct server *server);
 
-/* No new connections, and /ready says 503; requests that run go on. */
+/* New connections are refused; requests that run go on. */
 void server_quiesce(struct server *server);
 
 /* How many requests are being answered now. */

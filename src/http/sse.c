@@ -12,7 +12,8 @@
 
 struct sse {
     struct generation generation;
-    struct sse_format format;
+    struct answer_format format; /* its context is the stream's own copy */
+    void *context;
     struct buffer out;
     bool ended;
 };
@@ -56,7 +57,8 @@ static bool advance(struct sse *sse)
         buffer_append_text(&sse->out, ": waiting\n\n");
         return true;
     case GENERATION_DONE:
-        sse->format.end(sse, sse->format.context);
+        if (sse->format.end)
+            sse->format.end(sse, sse->context);
         buffer_append_text(&sse->out, "data: [DONE]\n\n");
         sse->ended = true;
         return true;
@@ -66,7 +68,7 @@ static bool advance(struct sse *sse)
     if (choice->ended && choice->error.code != ERROR_NONE)
         send_failure(sse, &choice->error);
     else
-        sse->format.event(sse, choice, &event, sse->format.context);
+        sse->format.event(sse, choice, &event, sse->context);
     return true;
 }
 
@@ -90,25 +92,36 @@ static void release(void *context)
 {
     struct sse *sse = context;
     generation_finish(&sse->generation);
-    sse->format.release(sse->format.context);
+    free(sse->context);
     buffer_finish(&sse->out);
     free(sse);
 }
 
-enum MHD_Result sse_reply(struct http_request *request, struct generation *generation, const struct sse_format *format)
+/* NULL: no memory, and the generation is still the caller's. */
+static struct sse *take_over(struct generation *generation, const struct answer_format *format)
+{
+    struct sse *sse = calloc(1, sizeof *sse);
+    void *context = malloc(format->n_context_bytes);
+    if (!sse || !context) {
+        free(sse);
+        free(context);
+        return NULL;
+    }
+    memcpy(context, format->context, format->n_context_bytes);
+    *sse = (struct sse){.generation = *generation, .format = *format, .context = context};
+    memset(generation, 0, sizeof *generation);
+    buffer_init(&sse->out, 0);
+    return sse;
+}
+
+enum MHD_Result sse_reply(struct http_request *request, struct generation *generation, const struct answer_format *format)
 {
     struct error err = {0};
-    struct sse *sse = calloc(1, sizeof *sse);
+    struct sse *sse = take_over(generation, format);
     if (!sse) {
-        generation_finish(generation);
-        format->release(format->context);
         error_no_memory(&err);
         return reply_error(request, &err);
     }
-    sse->generation = *generation;
-    sse->format = *format;
-    memset(generation, 0, sizeof *generation);
-    buffer_init(&sse->out, 0);
     struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16384, read_some, sse, release);
     if (!response) {
         release(sse);

@@ -202,6 +202,7 @@ void lorad_drain(struct lorad *lorad)
 {
     atomic_store(&lorad->draining, true);
     engine_drain(lorad->engine);
+    registry_stop(lorad->registry); /* wakes who waits for merged weights: for hours, if asked so */
 }
 
 bool lorad_is_draining(struct lorad *lorad)

@@ -214,6 +214,11 @@ static bool copy_sampling(const struct lorad_request *from, struct engine_reques
     return true;
 }
 
+static const struct submission *submission_of(const struct lorad_stream *stream)
+{
+    return stream_request((const struct stream *)stream)->owner;
+}
+
 static void copy_fields(const struct lorad_request *from, struct engine_request *to)
 {
     to->max_tokens = from->max_tokens;
@@ -226,6 +231,14 @@ static void copy_fields(const struct lorad_request *from, struct engine_request 
     to->submitted_us = clock_now_us();
     if (from->timeout_ms > 0)
         to->deadline_us = to->submitted_us + (uint64_t)from->timeout_ms * 1000;
+}
+
+static bool acquire_weights(struct lorad *lorad, const struct lorad_request *request, struct lease *out, struct error *err)
+{
+    if (request->same_as)
+        return registry_share(&submission_of(request->same_as)->lease, out, err);
+    return registry_acquire(lorad->registry, request->adapters, request->n_adapters, request->scale, request->has_mode,
+                            request->mode, request->merge_wait_ms, out, err);
 }
 
 struct lorad_stream *lorad_submit(struct lorad *lorad, const struct lorad_request *request, struct error *err)
@@ -244,10 +257,8 @@ struct lorad_stream *lorad_submit(struct lorad *lorad, const struct lorad_reques
     arena_init(&to->arena, 4096);
     copy_fields(request, to);
     if (!check_request(lorad, request, err) || !copy_prompt(lorad, request, to, err) ||
-        !copy_stops(request, to, err) || !copy_sampling(request, to, err))
-        goto fail;
-    if (!registry_acquire(lorad->registry, request->adapters, request->n_adapters, request->scale, request->has_mode,
-                          request->mode, request->merge_wait_ms, &submission->lease, err))
+        !copy_stops(request, to, err) || !copy_sampling(request, to, err) ||
+        !acquire_weights(lorad, request, &submission->lease, err))
         goto fail;
     to->view = submission->lease.view;
     to->release = release_submission;
@@ -269,11 +280,6 @@ fail:
 static struct stream *engine_stream(struct lorad_stream *stream)
 {
     return (struct stream *)stream;
-}
-
-static const struct submission *submission_of(const struct lorad_stream *stream)
-{
-    return stream_request((const struct stream *)stream)->owner;
 }
 
 bool lorad_stream_next(struct lorad_stream *stream, struct lorad_event *out)

@@ -6,6 +6,7 @@
  */
 #include <arpa/inet.h>
 #include <assert.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,16 +39,18 @@ static const struct {
 static struct lorad *lorad;
 static struct server *server;
 static struct sockaddr_in address;
+static char state_directory[] = "/tmp/lorad-fuzz-XXXXXX";
 
 static void start(void)
 {
     struct error err = {0};
     struct tiny_model spec = {.family = "llama", .has_tokenizer = true, .max_positions = 64};
-    char *model = tiny_model_write(spec), *state = strdup("/tmp/lorad-fuzz-XXXXXX");
+    char *model = tiny_model_write(spec);
     struct lorad_options options = {.model_path = model, .n_threads = 1, .adapters_dir = "/nonexistent",
-                                    .state_dir = mkdtemp(state), .max_sequences = 4};
+                                    .state_dir = mkdtemp(state_directory), .max_sequences = 4};
     struct server_options http = {.listen = "127.0.0.1:0"};
     lorad = lorad_open(&options, &err);
+    tiny_remove(model); /* the mapped weights live on */
     server = lorad ? server_start(&http, &err) : NULL;
     if (!server) {
         fprintf(stderr, "%s\n", err.message);
@@ -63,6 +66,8 @@ static void send_all(int fd, const void *bytes, size_t n_bytes)
     const char *at = bytes;
     while (n_bytes > 0) {
         ssize_t n = send(fd, at, n_bytes, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) /* libFuzzer's clock */
+            continue;
         if (n <= 0)
             return; /* it may refuse a body before all of it was sent */
         at += n;
@@ -81,8 +86,9 @@ static void ask(struct buffer *answer, size_t call, const void *body, size_t n_b
                           CALLS[call].head, n_body);
     send_all(fd, head, (size_t)n_head);
     send_all(fd, body, n_body);
-    while ((n = recv(fd, chunk, sizeof chunk, 0)) > 0)
-        buffer_append(answer, chunk, (size_t)n);
+    while ((n = recv(fd, chunk, sizeof chunk, 0)) > 0 || (n < 0 && errno == EINTR))
+        if (n > 0)
+            buffer_append(answer, chunk, (size_t)n);
     close(fd);
 }
 

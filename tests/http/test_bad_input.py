@@ -33,6 +33,8 @@ WRONG_FIELDS = [
     ({"input_ids": IDS, "logit_bias": {"x": 1}}, "logit_bias"),
     ({"input_ids": IDS, "logit_bias": {"1": "y"}}, "logit_bias"),
     ({"input_ids": IDS, "logit_bias": {"99999999": 1}}, "logit_bias"),
+    ({"input_ids": IDS, "logit_bias": {" 5": 1}}, "logit_bias"),
+    ({"input_ids": IDS, "logit_bias": {"+5": 1}}, "logit_bias"),
     ({"input_ids": IDS, "logit_bias": [1]}, "logit_bias"),
     ({"input_ids": IDS, "seed": "s"}, "seed"),
     ({"input_ids": IDS, "seed": 1.5}, "seed"),

@@ -1,5 +1,6 @@
 """Generation over HTTP: native and OpenAI calls, streaming, sampling, stopping, log-probabilities."""
 import json
+import threading
 import unittest
 
 import daemon
@@ -142,6 +143,73 @@ class Generation(unittest.TestCase):
         whole = self.d.post("/v1/completions", ask).json["choices"][0]["text"]
         events = list(self.d.stream("/v1/completions", ask))
         self.assertEqual("".join(c["text"] for e in events[:-1] for c in e["choices"]), whole)
+
+    def test_several_choices_stream_side_by_side(self):
+        ask = {"prompt": ["Hello there", "wörld 😀 abc"], "n": 3, "seed": 7, "max_tokens": 12, "temperature": 1.2, "ignore_eos": True,
+               "echo": True, "logprobs": 2, "return_token_ids": True}
+        whole = self.d.post("/v1/completions", ask).json["choices"]
+        events = [e for e in self.d.stream("/v1/completions", ask) if e != "[DONE]"]
+        for want in whole:
+            pieces = [c for e in events for c in e["choices"] if c["index"] == want["index"]]
+            self.assertEqual("".join(c["text"] for c in pieces), want["text"])
+            self.assertEqual([c["finish_reason"] for c in pieces], [None] * (len(pieces) - 1) + [want["finish_reason"]])
+            for key, values in want["logprobs"].items():
+                self.assertEqual([v for c in pieces if c["logprobs"] for v in c["logprobs"][key]], values, key)
+            self.assertEqual([i for c in pieces for i in c.get("token_ids", [])], want["token_ids"])
+            self.assertEqual([c["prompt_token_ids"] for c in pieces if "prompt_token_ids" in c], [want["prompt_token_ids"]])
+
+    def test_offsets_are_where_the_tokens_lie_in_the_text(self):
+        prompt = "Input: Hugo, Petra, Anna\nOutput:"
+        ask = {"prompt": prompt, "max_tokens": 40, "temperature": 0, "ignore_eos": True, "logprobs": 0, "echo": True}
+        with Daemon(model=daemon.DEMO) as d:
+            text = d.post("/v1/completions", ask).json["choices"][0]["text"]
+            # Stop strings that nearly come hold text back; that must not move the tokens.
+            made = text[len(prompt):]
+            held = [made[i:i + 4] + "\u2603" for i in range(0, min(40, len(made)), 4)]
+            choice = d.post("/v1/completions", {**ask, "stop": held}).json["choices"][0]
+            self.assertEqual(choice["text"], text)
+            plain = [(t, o) for t, o in zip(choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"])
+                     if "\ufffd" not in t and not t.startswith("<|")]
+            self.assertGreater(len(plain), 20)
+            for token, offset in plain:
+                self.assertEqual(text[offset:offset + len(token)], token)
+
+    def test_all_choices_of_a_call_are_answered_by_one_generation(self):
+        with daemon.scratch() as directory, Daemon("--adapters-dir", GOLDEN / "adapters", "--state-dir", directory) as d:
+            paths = ("llama.plain", "llama.rslora")
+            ask = {"model": "a", "prompt": [PROMPT] * 64, "n": 2, "max_tokens": 3, "temperature": 0, "ignore_eos": True,
+                   "return_token_ids": True}
+            want, stop = {}, threading.Event()
+            for path in paths:
+                d.put("/v1/adapters/a", {"path": path})
+                answer = d.post("/v1/completions", {**ask, "prompt": PROMPT, "n": 1})
+                want[answer.headers["x-adapter-digest"]] = answer.json["choices"][0]["token_ids"]
+            self.assertEqual(len({str(v) for v in want.values()}), 2)
+
+            def swap():
+                while not stop.is_set():
+                    for path in paths:
+                        d.put("/v1/adapters/a", {"path": path})
+            thread = threading.Thread(target=swap)
+            thread.start()
+            try:
+                for _ in range(20):
+                    answer = d.post("/v1/completions", ask)
+                    self.assertEqual(answer.status, 200, answer)
+                    self.assertEqual({str(c["token_ids"]) for c in answer.json["choices"]},
+                                     {str(want[answer.headers["x-adapter-digest"]])})
+            finally:
+                stop.set()
+                thread.join()
+            self.assertEqual(d.get("/v1/adapters/a").json["requests_in_flight"], 0)
+
+    def test_the_digest_header_names_every_adapter_of_a_mix(self):
+        names = ("plain", "rslora", "rank-1", "f16")
+        flags = [f for n in names for f in ("--adapter", f"{n}={GOLDEN}/adapters/llama.{n}")]
+        with Daemon(*flags) as d:
+            answer = d.generate(input_ids=PROMPT, max_tokens=1, adapters=[{"id": n, "weight": 0.5} for n in names])
+            self.assertEqual(answer.headers["x-adapter-digest"].split(","),
+                             [d.get(f"/v1/adapters/{n}").json["sha256"] for n in names])
 
     def test_tokenize_and_detokenize_are_inverse(self):
         text = "Hello, wörld 😀!"
