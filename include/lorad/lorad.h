@@ -46,7 +46,8 @@ LORAD_API const char *lorad_version(void);
 /* Loads the model, starts the threads. NULL on failure. */
 LORAD_API struct lorad *lorad_open(const struct lorad_options *options, struct error *err);
 
-/* From now on lorad_submit and loads are refused with ERROR_UNAVAILABLE; what runs goes on. */
+/* From now on lorad_submit and loads are refused with ERROR_UNAVAILABLE, and who waits for merged weights is told so; what runs
+   goes on. */
 LORAD_API void lorad_drain(struct lorad *lorad);
 LORAD_API bool lorad_is_draining(struct lorad *lorad);
 /* True when no request waits or runs. */

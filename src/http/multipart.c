@@ -140,9 +140,7 @@ static bool read_head(struct multipart *parser, bool *progress, struct error *er
     if (!begin_part(parser, head, n_head, err))
         return false;
     buffer_drop_front(pending, n_head + 4);
-    /* An empty part's delimiter begins with the line end that ends its head. */
-    if (pending->n_bytes >= 2 || parser->n_delimiter > 0)
-        parser->state = MULTIPART_DATA;
+    parser->state = MULTIPART_DATA;
     *progress = true;
     return true;
 }
