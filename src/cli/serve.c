@@ -145,10 +145,21 @@ static void drain(struct lorad *lorad, struct server *server, size_t seconds)
             return;
 }
 
+/* Its threads inherit that signals are for the main thread. */
+static struct server *start_server(const struct server_options *options, struct error *err)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    struct server *server = server_start(options, err);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return server;
+}
+
 static bool run(const struct serve *serve, struct error *err)
 {
     struct lorad *lorad = NULL;
-    struct server *server = server_start(&serve->http, err);
+    struct server *server = start_server(&serve->http, err);
     if (!server)
         return false;
     lorad = lorad_open(&serve->open, err);

@@ -3,7 +3,9 @@
  */
 #include "lora/keeper.h"
 
+#include <malloc.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,16 +45,30 @@ static void run_slice(struct keeper *keeper)
     }
 }
 
+/* Before it sleeps the keeper gives back what adapters have left free between other blocks: loading and unloading for months
+   must not make the process larger. Small blocks only are meant; large ones are mapped and go when they are freed. */
+static void give_memory_back(bool *has_worked)
+{
+    if (*has_worked)
+        malloc_trim(0);
+    *has_worked = false;
+}
+
 static void *keeper_main(void *context)
 {
     struct keeper *keeper = context;
+    bool has_worked = false;
     compute_thread_begin();
     for (;;) {
         bool has_slices = !list_is_empty(&keeper->sliced);
         bool is_closed =
             mailbox_is_closed(&keeper->mailbox); /* asked first: what was posted before is seen below */
-        struct list *message =
-            has_slices ? mailbox_take(&keeper->mailbox) : mailbox_wait(&keeper->mailbox, -1);
+        struct list *message = mailbox_take(&keeper->mailbox);
+        if (!message && !has_slices) {
+            give_memory_back(&has_worked);
+            message = mailbox_wait(&keeper->mailbox, -1);
+        }
+        has_worked |= message != NULL;
         if (message)
             take_message(keeper, message);
         else if (has_slices)
@@ -72,7 +88,11 @@ struct keeper *keeper_create(struct error *err)
         free(keeper);
         return NULL;
     }
+    sigset_t all, before; /* signals are for the main thread */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     int problem = pthread_create(&keeper->thread, NULL, keeper_main, keeper);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (problem != 0) {
         error_set(err, ERROR_INTERNAL, NULL, "cannot start a thread: %s", strerror(problem));
         mailbox_finish(&keeper->mailbox);

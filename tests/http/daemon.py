@@ -45,7 +45,8 @@ class Daemon:
 
     def __init__(self, *flags, model=GOLDEN / "models" / "llama", env=None, wait=True):
         self.flags = ["serve", "--model", str(model), "--listen", "127.0.0.1:0", *map(str, flags)]
-        self.env, self.wait = {**os.environ, **(env or {})}, wait
+        # Without threads of OpenBLAS's own: ThreadSanitizer would keep a signal that one of them gets until it next makes a call.
+        self.env, self.wait = {**os.environ, "OPENBLAS_NUM_THREADS": "1", **(env or {})}, wait
         self.log = []
 
     def __enter__(self):
@@ -153,10 +154,11 @@ class Daemon:
         return values
 
     def resident_bytes(self):
+        """The process's own memory. Pages of mapped files come and go as the kernel sees fit."""
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
+            if line.startswith("RssAnon:"):
                 return int(line.split()[1]) * 1024
-        raise RuntimeError("no VmRSS")
+        raise RuntimeError("no RssAnon")
 
     def wait_for(self, condition, seconds=20):
         end = time.monotonic() + seconds

@@ -31,7 +31,7 @@ def post_and_leave(d, body, seconds):
 
 class Lifecycle(unittest.TestCase):
     def test_a_client_that_leaves_ends_its_request(self):
-        with Daemon(model=MODEL) as d:
+        with Daemon("--cpu", "c", model=MODEL) as d:  # slow enough to be left in the middle
             for n, stream in ((1, False), (2, True)):
                 post_and_leave(d, {**LONG, "stream": stream}, 0.15)
                 d.wait_for(lambda: d.metrics()['lorad_requests_finished_total{reason="cancelled"}'] == n, 5)
@@ -66,7 +66,7 @@ class Lifecycle(unittest.TestCase):
             self.assertEqual(d.metrics()["lorad_requests_rejected_total"], len(refused))
 
     def test_a_time_limit_ends_a_request(self):
-        with Daemon(model=MODEL) as d:
+        with Daemon("--cpu", "c", model=MODEL) as d:
             answer = d.post("/v1/generate", {**LONG, "timeout_ms": 50})
             self.assertEqual(answer.status, 200, answer)
             self.assertEqual(answer.json["finish_reason"], "timeout")
