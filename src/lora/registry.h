@@ -29,7 +29,7 @@ struct registry_options {
 struct registry *registry_create(const struct registry_options *options, struct error *err);
 /* Loads what state_dir remembers. An adapter that fails stays listed as FAILED; only a broken state file is an error. */
 bool registry_restore(struct registry *registry, struct error *err) MUST_USE;
-void registry_stop(struct registry *registry);    /* refuses new work from now on, ends the keeper's present job early */
+void registry_stop(struct registry *registry);    /* refuses new work from now on; a merge ends early, a load does not */
 void registry_destroy(struct registry *registry); /* all leases are released; joins the keeper */
 
 bool registry_load(struct registry *registry, const char *id, const struct lorad_load_options *options,
