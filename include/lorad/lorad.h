@@ -119,7 +119,8 @@ LORAD_API void lorad_stream_close(struct lorad_stream *stream); /* cancels if ne
 LORAD_API const int32_t *lorad_stream_prompt_ids(const struct lorad_stream *stream, size_t *n_out);
 /* The weights that answer: empty for the base. */
 LORAD_API const struct lorad_answered_by *lorad_stream_adapters(const struct lorad_stream *stream, size_t *n_out);
-LORAD_API enum lorad_mode lorad_stream_mode(const struct lorad_stream *stream); /* never AUTO */
+/* Never AUTO. When the engine chooses (AUTO was asked for), it is settled from the first event on. */
+LORAD_API enum lorad_mode lorad_stream_mode(const struct lorad_stream *stream);
 
 /* -- Text ---------------------------------------------------------------------------------- */
 

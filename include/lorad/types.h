@@ -16,7 +16,8 @@
 enum lorad_mode {
     LORAD_MODE_AUTO,       /* the engine chooses */
     LORAD_MODE_ON_THE_FLY, /* W x, then + s B(A x) */
-    LORAD_MODE_MERGED      /* W' x with a cached W' = W + s BA */
+    LORAD_MODE_MERGED,     /* W' x with a cached W' = W + s BA */
+    LORAD_MODE_PARTLY_MERGED /* W' at some sites; only ever reported */
 };
 
 enum lorad_adapter_state {
@@ -132,6 +133,8 @@ struct lorad_request {
     bool has_mode;           /* false: the adapter's default */
     enum lorad_mode mode;
     unsigned merge_wait_ms;  /* how long to wait for W' when mode is merged and it is not there */
+    bool may_switch;         /* mode auto may change while it runs; else it stays what it was at the beginning */
+    int priority;            /* among the requests of the same adapter; higher first; -100..100 */
 
     struct lorad_sampling sampling;
     size_t max_tokens, min_tokens;
@@ -170,6 +173,8 @@ enum lorad_finish {
 
 struct lorad_usage {
     size_t prompt_tokens, completion_tokens;
+    size_t cached_tokens;   /* of the prompt: not computed, because another request with the same weights had the same beginning */
+    size_t n_preemptions;   /* how often its cache was taken away and recomputed */
     double queue_ms;        /* submission to first computation */
     double prefill_ms;      /* first computation to first token */
     double decode_ms;       /* first token to last */

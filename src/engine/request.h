@@ -15,6 +15,12 @@ struct engine_request {
     size_t n_prompt;
     bool prompt_was_text;       /* the first new token continues a text */
     struct view *view;          /* borrowed: whoever submits keeps it alive until `release` */
+    struct view *merged_view;   /* the same weights merged, if the engine may choose between the two; else NULL. Borrowed likewise */
+    bool may_switch;            /* between the two while it runs; else what it begins with stays */
+    uint64_t share;             /* requests with the same one are one party in the fair queue */
+    int priority;               /* within the share: higher ones first */
+    /* What the step would have gained with the adapter merged, or has; NULL: not of interest. Engine thread, once a step and adapter; quick. */
+    void (*gain)(struct engine_request *request, double gain_us);
     struct lorad_sampling sampling; /* arrays in the arena; has_seed set */
     size_t max_tokens, min_tokens;  /* max_tokens 0 is allowed: only the prompt is computed; SIZE_MAX: as many as fit */
     bool ignore_eos, include_stop, keep_special;
@@ -25,7 +31,8 @@ struct engine_request {
     int logprobs, prompt_logprobs; /* -1: none */
     uint64_t deadline_us;       /* clock_now_us; 0: none */
     uint64_t submitted_us;
-    void (*release)(struct engine_request *request, size_t n_tokens); /* when both sides let go: frees all; any thread */
+    /* When both sides let go: frees all; any thread. `is_merged`: through `merged_view`. */
+    void (*release)(struct engine_request *request, const struct lorad_usage *usage, bool is_merged);
     void *owner;
 };
 

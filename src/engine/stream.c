@@ -42,6 +42,7 @@ struct stream {
     struct inbox *inbox;
     int fd;
     atomic_bool is_cancelled;
+    atomic_bool is_merged;
 
     pthread_mutex_t lock;
     struct queue written;   /* guarded by lock */
@@ -157,9 +158,10 @@ static void drop_side(struct stream *stream)
     if (!ref_drop(&stream->sides))
         return;
     struct engine_request *request = stream->request;
-    size_t n_tokens = stream->end.usage.completion_tokens;
+    struct lorad_usage usage = stream->end.usage;
+    bool is_merged = stream_is_merged(stream);
     stream_discard(stream);
-    request->release(request, n_tokens);
+    request->release(request, &usage, is_merged);
 }
 
 /* A record's place at the end of the queue, or NULL. */
@@ -206,6 +208,16 @@ bool stream_push_prompt(struct stream *stream, struct lorad_token *tokens, size_
     }
     pthread_mutex_unlock(&stream->lock);
     return place != NULL;
+}
+
+void stream_set_merged(struct stream *stream, bool is_merged)
+{
+    atomic_store_explicit(&stream->is_merged, is_merged, memory_order_relaxed);
+}
+
+bool stream_is_merged(const struct stream *stream)
+{
+    return atomic_load_explicit(&stream->is_merged, memory_order_relaxed);
 }
 
 bool stream_is_cancelled(const struct stream *stream)

@@ -20,6 +20,9 @@ bool stream_wait(struct stream *stream, int timeout_ms);
 int stream_fd(struct stream *stream);
 void stream_cancel(struct stream *stream); /* sets the flag and wakes the engine */
 void stream_close(struct stream *stream);  /* the client lets go; cancels when not ended. NULL is fine */
+/* Whether the request's merged_view answers: settled when the first event comes. Either side. */
+bool stream_is_merged(const struct stream *stream);
+void stream_set_merged(struct stream *stream, bool is_merged);
 const struct engine_request *stream_request(const struct stream *stream);
 
 /* Engine side. `inbox` is woken by a cancellation. As long as the client lags by fewer than STREAM_ROOM_TOKENS events,

@@ -143,6 +143,40 @@ static bool check_parts(const struct compose_part *parts, size_t n_parts, struct
     return true;
 }
 
+/* On the fly: the parts' contents and factors, in order. None active: the base, bit for bit. */
+static bool identify_parts(struct view *view, const struct compose_part *parts, size_t n_parts, struct error *err)
+{
+    size_t n_active = 0;
+    struct digest *digest = digest_create();
+    if (!digest)
+        return error_no_memory(err);
+    for (size_t i = 0; i < n_parts; i++)
+        if (is_active(&parts[i])) {
+            digest_update(digest, parts[i].adapter->digest, sizeof parts[i].adapter->digest);
+            digest_update(digest, &parts[i].factor, sizeof parts[i].factor);
+            n_active++;
+        }
+    digest_finish_hex(digest, view->identity);
+    if (n_active == 0)
+        memcpy(view->identity, VIEW_IDENTITY_BASE, sizeof VIEW_IDENTITY_BASE);
+    return true;
+}
+
+/* Merged: the adapter's content, and at which sites. */
+static bool identify_merged(struct view *view, const struct adapter *adapter, const struct merged *merged,
+                            struct error *err)
+{
+    struct digest *digest = digest_create();
+    if (!digest)
+        return error_no_memory(err);
+    digest_update(digest, "merged", sizeof "merged");
+    digest_update(digest, adapter->digest, sizeof adapter->digest);
+    for (size_t i = 0; i < merged->n_sites; i++)
+        digest_update(digest, merged->weights[i] ? "W" : "-", 1);
+    digest_finish_hex(digest, view->identity);
+    return true;
+}
+
 struct view *compose_on_the_fly(const struct model *model, const struct compose_part *parts, size_t n_parts,
                                 struct error *err)
 {
@@ -161,7 +195,10 @@ struct view *compose_on_the_fly(const struct model *model, const struct compose_
         }
     for (size_t site = 0; site < model->n_sites; site++)
         n_used = add_deltas(&making, site, parts, n_parts, n_used);
-    return making.view;
+    if (identify_parts(making.view, parts, n_parts, err))
+        return making.view;
+    view_unref(making.view);
+    return NULL;
 }
 
 struct view *compose_merged(const struct model *model, struct adapter *adapter, struct merged *merged,
@@ -182,5 +219,8 @@ struct view *compose_merged(const struct model *model, struct adapter *adapter, 
         if (merged->biases[i])
             making.sites[i].bias = merged->biases[i];
     }
-    return making.view;
+    if (identify_merged(making.view, adapter, merged, err))
+        return making.view;
+    view_unref(making.view);
+    return NULL;
 }

@@ -290,8 +290,16 @@ bool registry_share(const struct lease *from, struct lease *out, struct error *e
     return true;
 }
 
-void lease_count_tokens(struct lease *lease, uint64_t n_tokens)
+void lease_gain(struct lease *lease, double gain_us)
 {
+    (void)lease;
+    (void)gain_us;
+}
+
+void lease_count(struct lease *lease, const struct lorad_usage *usage, enum lorad_mode mode)
+{
+    uint64_t n_tokens = usage->completion_tokens;
+    (void)mode;
     registry_lock(lease->registry);
     for (size_t i = 0; i < lease->n_parts; i++) {
         struct slot_generation *generation = lease->generations[i];
@@ -305,6 +313,7 @@ void lease_release(struct lease *lease)
 {
     struct registry *registry = lease->registry;
     view_unref(lease->view);
+    view_unref(lease->merged_view);
     if (lease->n_parts > 0) {
         registry_lock(registry);
         for (size_t i = 0; i < lease->n_parts; i++) {

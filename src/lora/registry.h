@@ -45,7 +45,9 @@ void registry_unstage(const char *directory);
 /* What a request holds: the view, and the generations behind it. */
 struct lease {
     struct view *view;                 /* one reference */
-    enum lorad_mode mode;              /* the one that is used */
+    enum lorad_mode mode;              /* of `view` */
+    struct view *merged_view;          /* mode auto: W' as it is now, with one reference, for the engine to choose; else NULL */
+    enum lorad_mode merged_mode;       /* of `merged_view` */
     struct lorad_answered_by *parts;   /* n_parts; none for the base */
     size_t n_parts;
     struct slot_generation **generations; /* n_parts; private */
@@ -60,7 +62,11 @@ bool registry_acquire(struct registry *registry, const struct lorad_adapter_choi
                       struct error *err) MUST_USE;
 /* The very same view for one more request, whatever has been loaded since. `from` is held by somebody meanwhile. */
 bool registry_share(const struct lease *from, struct lease *out, struct error *err) MUST_USE;
-void lease_count_tokens(struct lease *lease, uint64_t n_tokens);
+/* How a request ended, for the counters of its adapters. `mode`: the one that was used. */
+void lease_count(struct lease *lease, const struct lorad_usage *usage, enum lorad_mode mode);
+/* A step would have been `gain_us` shorter with the adapter merged (or was, when it is): what a W' is worth. Engine thread, once a step for
+   each adapter; takes no lock. Only for leases of one adapter as it is. */
+void lease_gain(struct lease *lease, double gain_us);
 void lease_release(struct lease *lease); /* exactly once; any thread; quick */
 
 struct registry_stats {

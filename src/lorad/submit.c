@@ -136,10 +136,10 @@ static bool check_request(const struct lorad *lorad, const struct lorad_request 
 }
 
 /* Called by the stream's last side, on either thread. */
-static void release_submission(struct engine_request *request, size_t n_tokens)
+static void release_submission(struct engine_request *request, const struct lorad_usage *usage, bool is_merged)
 {
     struct submission *submission = request->owner;
-    lease_count_tokens(&submission->lease, n_tokens);
+    lease_count(&submission->lease, usage, is_merged ? submission->lease.merged_mode : submission->lease.mode);
     lease_release(&submission->lease);
     arena_finish(&request->arena);
     free(submission);
@@ -323,5 +323,6 @@ const struct lorad_answered_by *lorad_stream_adapters(const struct lorad_stream 
 
 enum lorad_mode lorad_stream_mode(const struct lorad_stream *stream)
 {
-    return submission_of(stream)->lease.mode;
+    const struct lease *lease = &submission_of(stream)->lease;
+    return stream_is_merged((const struct stream *)stream) ? lease->merged_mode : lease->mode;
 }

@@ -60,7 +60,10 @@ struct view *view_create_copy_of_base(const struct model *model, size_t n_extra,
 
 struct view *view_create_base(const struct model *model, struct error *err)
 {
-    return view_create_copy_of_base(model, 0, NULL, NULL, NULL, err);
+    struct view *view = view_create_copy_of_base(model, 0, NULL, NULL, NULL, err);
+    if (view)
+        memcpy(view->identity, VIEW_IDENTITY_BASE, sizeof VIEW_IDENTITY_BASE);
+    return view;
 }
 
 void view_free(struct view *view)

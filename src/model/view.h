@@ -8,6 +8,7 @@
 #ifndef MODEL_VIEW_H
 #define MODEL_VIEW_H
 
+#include "base/digest.h"
 #include "base/ref.h"
 #include "model/model.h"
 
@@ -33,6 +34,8 @@ struct norm_view {
     const float *weight, *bias;
 };
 
+#define VIEW_IDENTITY_BASE "base"
+
 struct view {
     struct ref ref;
     const struct model *model;
@@ -40,6 +43,9 @@ struct view {
     const struct norm_view *norms; /* model->n_norms */
     const void *weight_group;      /* views with the same value share all weights (NULL: the base's); the engine puts them side by side */
     bool has_deltas;
+    /* What its answers depend on besides the prompt: equal for equal content, whoever made the view and when. "base" for the base; "":
+       unknown, so that nothing computed through it serves another view. */
+    char identity[DIGEST_HEX_SIZE];
     void (*release)(struct view *view); /* frees the view and drops what it holds */
     void *owner;                        /* for release */
 };

@@ -170,10 +170,11 @@ static struct lorad_stats stats(void)
 
 static atomic_size_t n_released, n_released_tokens;
 
-static void release(struct engine_request *request, size_t n_tokens)
+static void release(struct engine_request *request, const struct lorad_usage *usage, bool is_merged)
 {
+    (void)is_merged;
     n_released++;
-    n_released_tokens += n_tokens;
+    n_released_tokens += usage->completion_tokens;
     arena_finish(&request->arena);
     free(request);
 }

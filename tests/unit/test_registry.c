@@ -179,7 +179,7 @@ static void a_loaded_adapter_answers_under_its_id(void **state)
     assert_string_equal(lease.parts[0].digest, report.digest);
     assert_true(lease.view->has_deltas);
     assert_int_equal(lease.mode, LORAD_MODE_ON_THE_FLY);
-    lease_count_tokens(&lease, 7);
+    lease_count(&lease, &(struct lorad_usage){.completion_tokens = 7}, LORAD_MODE_ON_THE_FLY);
     assert_int_equal(look(&place, "poet").requests_in_flight, 1);
     lease_release(&lease);
     assert_int_equal(look(&place, "poet").tokens_total, 7);
@@ -715,7 +715,7 @@ static void *run_client(void *context)
         }
         use_lease(&lease);
         struct view *longer = view_ref(lease.view);
-        lease_count_tokens(&lease, 1);
+        lease_count(&lease, &(struct lorad_usage){.completion_tokens = 1}, LORAD_MODE_ON_THE_FLY);
         lease_release(&lease);
         view_unref(longer);
         churn->n_served++;

@@ -17,10 +17,11 @@ struct kit {
     atomic_size_t n_released, n_tokens;
 };
 
-static void count_release(struct engine_request *request, size_t n_tokens)
+static void count_release(struct engine_request *request, const struct lorad_usage *usage, bool is_merged)
 {
     struct kit *kit = request->owner;
-    kit->n_tokens = n_tokens;
+    (void)is_merged;
+    kit->n_tokens = usage->completion_tokens;
     kit->n_released++;
 }
 
