@@ -150,7 +150,12 @@ struct lorad_stats {
     uint64_t requests_running, requests_waiting, requests_rejected;
     uint64_t prompt_tokens_total, completion_tokens_total;
     uint64_t steps_total, step_tokens_total, step_sequences_total;
-    uint64_t kv_blocks, kv_blocks_used, kv_block_tokens;
+    uint64_t kv_blocks, kv_blocks_used, kv_block_tokens; /* used: held by requests */
+    uint64_t kv_blocks_cached;                           /* held by none, kept for who begins in the same way */
+    uint64_t prefix_tokens_sought_total, prefix_tokens_found_total, prefix_evictions_total;
+    uint64_t preemptions_total, pauses_total;
+    /* Requests with mode auto and an adapter: no W' was there; on the fly, or merged, was the cheaper one. */
+    uint64_t mode_only_on_the_fly_total, mode_on_the_fly_cheaper_total, mode_merged_cheaper_total;
     uint64_t adapters_loaded, adapter_bytes, adapter_bytes_limit;
     uint64_t merged_count, merged_bytes, merged_bytes_limit, merges_total, merge_evictions_total;
     uint64_t loads_total, load_failures_total, unloads_total;

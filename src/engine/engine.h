@@ -1,5 +1,5 @@
 /*
- * engine.h - continuous batching: one thread that drains the inbox, plans a step, runs it, samples and publishes.
+ * engine.h - continuous batching: one thread that drains the inbox, seats sequences, runs a step, samples and publishes.
  *
  * Other threads submit and cancel; nothing else of the engine is theirs. The engine knows views, not adapters.
  */
@@ -23,6 +23,7 @@ struct engine_options {
     size_t max_sequences;     /* running at a time */
     size_t max_batch_tokens;  /* per step */
     size_t max_queue;         /* waiting */
+    bool calibrate;           /* measure how long steps take; else typical proportions are assumed */
 };
 
 struct engine *engine_create(const struct engine_options *options, struct error *err);

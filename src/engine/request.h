@@ -20,7 +20,7 @@ struct engine_request {
     uint64_t share;             /* requests with the same one are one party in the fair queue */
     int priority;               /* within the share: higher ones first */
     /* What the step would have gained with the adapter merged, or has; NULL: not of interest. Engine thread, once a step and adapter; quick. */
-    void (*gain)(struct engine_request *request, double gain_us);
+    void (*gain)(const struct engine_request *request, double gain_us);
     struct lorad_sampling sampling; /* arrays in the arena; has_seed set */
     size_t max_tokens, min_tokens;  /* max_tokens 0 is allowed: only the prompt is computed; SIZE_MAX: as many as fit */
     bool ignore_eos, include_stop, keep_special;

@@ -6,17 +6,25 @@
 #include "base/bytes.h"
 
 struct budget {
-    size_t n_sequences, n_tokens, n_outputs, n_blocks;
+    size_t n_tokens, n_prompt, n_outputs;
 };
+
+static bool is_decoding(const struct scheduler_entry *entry)
+{
+    return entry->n_pending == 1;
+}
 
 static size_t take_tokens(struct budget *budget, const struct scheduler_entry *entry)
 {
     size_t n_tokens = size_min(entry->n_pending, budget->n_tokens);
+    if (!is_decoding(entry))
+        n_tokens = size_min(n_tokens, budget->n_prompt);
     if (entry->wants_every_output)
         n_tokens = size_min(n_tokens, budget->n_outputs);
     if (budget->n_outputs == 0)
         return 0;
     budget->n_tokens -= n_tokens;
+    budget->n_prompt -= is_decoding(entry) ? 0 : n_tokens;
     budget->n_outputs -= entry->wants_every_output ? n_tokens : size_min(n_tokens, 1);
     return n_tokens;
 }
@@ -28,11 +36,6 @@ static void allot(struct scheduler_plan *plan, struct budget *budget, const stru
         return;
     plan->parts[plan->n_parts++] = (struct scheduler_part){index, n_tokens};
     plan->n_tokens += n_tokens;
-}
-
-static bool may_begin(const struct budget *budget, const struct scheduler_entry *entry)
-{
-    return budget->n_sequences > 0 && budget->n_tokens > 0 && budget->n_outputs > 0 && entry->n_blocks <= budget->n_blocks;
 }
 
 static bool comes_before(const struct scheduler_entry *entries, struct scheduler_part a, struct scheduler_part b)
@@ -70,24 +73,13 @@ struct scheduler_plan scheduler_plan(const struct scheduler_entry *entries, size
                                      const struct scheduler_limits *limits, struct scheduler_part *parts)
 {
     struct scheduler_plan plan = {.parts = parts};
-    struct budget budget = {limits->max_sequences, limits->max_tokens, limits->max_outputs, limits->n_free_blocks};
-    size_t n_running = 0;
-    while (n_running < n_entries && entries[n_running].stage != STAGE_WAITING)
-        n_running++;
-    budget.n_sequences -= size_min(budget.n_sequences, n_running);
-
-    for (size_t i = 0; i < n_running; i++)
-        if (entries[i].stage == STAGE_DECODE)
+    struct budget budget = {limits->max_tokens, limits->max_prompt, limits->max_outputs};
+    for (size_t i = 0; i < n_entries; i++)
+        if (is_decoding(&entries[i]))
             allot(&plan, &budget, entries, i);
-    for (size_t i = 0; i < n_running; i++)
-        if (entries[i].stage == STAGE_PREFILL)
+    for (size_t i = 0; i < n_entries; i++)
+        if (!is_decoding(&entries[i]))
             allot(&plan, &budget, entries, i);
-    for (size_t i = n_running; i < n_entries && may_begin(&budget, &entries[i]); i++) {
-        budget.n_sequences--;
-        budget.n_blocks -= entries[i].n_blocks;
-        plan.n_admitted++;
-        allot(&plan, &budget, entries, i);
-    }
     sort(entries, parts, plan.n_parts, parts + n_entries);
     return plan;
 }

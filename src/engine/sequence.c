@@ -7,6 +7,9 @@
 
 #include "base/bytes.h"
 
+/* A generated token costs a pass over the weights, which a prompt's tokens share. */
+enum { SERVICE_OF_OUTPUT = 2 };
+
 /* ---- beginning ---- */
 
 struct sequence *sequence_create(struct stream *stream, size_t max_tokens, struct error *err)
@@ -18,7 +21,6 @@ struct sequence *sequence_create(struct stream *stream, size_t max_tokens, struc
         return NULL;
     }
     *sequence = (struct sequence){.stream = stream, .request = request, .max_tokens = max_tokens, .stop_id = -1};
-    sequence->n_blocks = ceil_divide(request->n_prompt + max_tokens, KV_BLOCK_TOKENS);
     return sequence;
 }
 
@@ -27,15 +29,16 @@ void sequence_discard(struct sequence *sequence)
     free(sequence);
 }
 
-static bool acquire_blocks(struct sequence *sequence, struct sequence_tools *tools, struct error *err)
+static bool copy_prompt(struct sequence *sequence, struct error *err)
 {
-    assert(sequence->n_blocks <= kv_n_free(tools->kv));
-    sequence->blocks = calloc(sequence->n_blocks, sizeof *sequence->blocks);
-    if (!sequence->blocks)
+    const struct engine_request *request = sequence->request;
+    size_t n_most = request->n_prompt + sequence->max_tokens;
+    sequence->tokens = calloc(n_most, sizeof *sequence->tokens);
+    sequence->blocks = calloc(ceil_divide(n_most, KV_BLOCK_TOKENS), sizeof *sequence->blocks);
+    if (!sequence->tokens || !sequence->blocks)
         return error_no_memory(err);
-    for (size_t i = 0; i < sequence->n_blocks; i++)
-        sequence->blocks[i] = kv_acquire(tools->kv);
-    stats_add(&tools->stats->kv_blocks_used, sequence->n_blocks);
+    memcpy(sequence->tokens, request->prompt, request->n_prompt * sizeof *sequence->tokens);
+    sequence->n_known = request->n_prompt;
     return true;
 }
 
@@ -82,12 +85,13 @@ static bool create_prompt_tokens(struct sequence *sequence, struct error *err)
     return true;
 }
 
-bool sequence_begin(struct sequence *sequence, struct sequence_tools *tools, uint64_t now_us, struct error *err)
+bool sequence_begin(struct sequence *sequence, const struct sequence_tools *tools, struct error *err)
 {
     const struct engine_request *request = sequence->request;
-    sequence->has_begun = true;
-    sequence->began_us = now_us;
-    if (!acquire_blocks(sequence, tools, err) || !create_detokenizer(sequence, tools->tokenizer, err) ||
+    sequence->cost_on_the_fly = cost_of_view(request->view);
+    sequence->cost_merged = request->merged_view ? cost_of_view(request->merged_view) : cost_if_merged(request->view);
+    sequence_use_view(sequence, request->view);
+    if (!copy_prompt(sequence, err) || !create_detokenizer(sequence, tools->tokenizer, err) ||
         !collect_banned(sequence, &tools->model->generation, err) || !create_prompt_tokens(sequence, err))
         return false;
     sequence->sampler = sampler_create(&request->sampling, request->prompt, request->n_prompt,
@@ -98,21 +102,99 @@ bool sequence_begin(struct sequence *sequence, struct sequence_tools *tools, uin
     return true;
 }
 
-/* ---- what is next ---- */
-
-bool sequence_is_decoding(const struct sequence *sequence)
+void sequence_use_view(struct sequence *sequence, struct view *view)
 {
-    return sequence->n_done >= sequence->request->n_prompt;
+    sequence->is_mixed |= sequence->n_most > 0 && sequence->view != view;
+    sequence->view = view;
+    stream_set_merged(sequence->stream, view == sequence->request->merged_view);
 }
+
+const struct cost_view *sequence_cost_through(const struct sequence *sequence, const struct view *view)
+{
+    return view == sequence->request->view ? &sequence->cost_on_the_fly : &sequence->cost_merged;
+}
+
+/* ---- its part of the cache ---- */
+
+/* The last token that is known is always computed: its logits are wanted. Prompt log-probabilities want all of them. */
+static size_t find_blocks(struct sequence *sequence, struct sequence_tools *tools)
+{
+    sequence->cursor = (struct prefix_cursor){.identity = sequence->is_mixed ? "" : sequence->view->identity};
+    size_t n_tokens = sequence->prompt_tokens ? 0 : sequence->n_known - 1;
+    return prefix_find(tools->prefix, &sequence->cursor, sequence->tokens, n_tokens, sequence->blocks);
+}
+
+static void count_blocks(struct sequence_tools *tools)
+{
+    stats_set(&tools->stats->kv_blocks_available, prefix_n_available(tools->prefix));
+    stats_set(&tools->stats->kv_blocks_cached, prefix_n_cached(tools->prefix));
+    stats_set(&tools->stats->prefix_evictions, prefix_n_evicted(tools->prefix));
+}
+
+bool sequence_take_blocks(struct sequence *sequence, struct sequence_tools *tools, size_t n_spare)
+{
+    size_t n_found = find_blocks(sequence, tools), n_needed = ceil_divide(sequence->n_known, KV_BLOCK_TOKENS);
+    assert(sequence->n_blocks == 0 && sequence->n_done == 0);
+    if (n_needed - n_found + n_spare > prefix_n_available(tools->prefix)) {
+        prefix_release(tools->prefix, sequence->blocks, n_found);
+        return false;
+    }
+    for (size_t i = n_found; i < n_needed; i++)
+        sequence->blocks[i] = prefix_acquire(tools->prefix);
+    sequence->n_blocks = n_needed;
+    sequence->n_published = n_found;
+    sequence->n_done = n_found * KV_BLOCK_TOKENS;
+    if (sequence->n_most == 0) {
+        sequence->n_cached = sequence->n_done;
+        stats_add(&tools->stats->prefix_tokens_sought, sequence->n_known);
+        stats_add(&tools->stats->prefix_tokens_found, sequence->n_done);
+    }
+    sequence->n_most = size_max(sequence->n_most, sequence->n_done);
+    count_blocks(tools);
+    return true;
+}
+
+bool sequence_extend(struct sequence *sequence, struct sequence_tools *tools)
+{
+    if (sequence->n_done < sequence->n_blocks * KV_BLOCK_TOKENS)
+        return true;
+    uint32_t block = prefix_acquire(tools->prefix);
+    if (block == KV_NO_BLOCK)
+        return false;
+    sequence->blocks[sequence->n_blocks++] = block;
+    count_blocks(tools);
+    return true;
+}
+
+void sequence_drop_blocks(struct sequence *sequence, struct sequence_tools *tools)
+{
+    prefix_release(tools->prefix, sequence->blocks, sequence->n_blocks);
+    sequence->n_blocks = sequence->n_done = sequence->n_published = 0;
+    count_blocks(tools);
+}
+
+static void publish_blocks(struct sequence *sequence, struct sequence_tools *tools)
+{
+    if (sequence->is_mixed)
+        return;
+    for (; (sequence->n_published + 1) * KV_BLOCK_TOKENS <= sequence->n_done; sequence->n_published++) {
+        uint32_t *block = &sequence->blocks[sequence->n_published];
+        *block = prefix_publish(tools->prefix, &sequence->cursor, sequence->tokens + sequence->n_published * KV_BLOCK_TOKENS,
+                                *block);
+    }
+    count_blocks(tools);
+}
+
+/* ---- what is next ---- */
 
 size_t sequence_n_pending(const struct sequence *sequence)
 {
-    return sequence_is_decoding(sequence) ? 1 : sequence->request->n_prompt - sequence->n_done;
+    return sequence->n_known - sequence->n_done;
 }
 
 bool sequence_wants_prompt_logprobs(const struct sequence *sequence)
 {
-    return sequence->request->prompt_logprobs >= 0 && !sequence_is_decoding(sequence);
+    return sequence->prompt_tokens != NULL;
 }
 
 size_t sequence_n_outputs(const struct sequence *sequence, size_t n_tokens)
@@ -126,7 +208,12 @@ size_t sequence_n_outputs(const struct sequence *sequence, size_t n_tokens)
 
 const int32_t *sequence_next_tokens(const struct sequence *sequence)
 {
-    return sequence_is_decoding(sequence) ? &sequence->last_token : sequence->request->prompt + sequence->n_done;
+    return sequence->tokens + sequence->n_done;
+}
+
+static size_t n_generated(const struct sequence *sequence)
+{
+    return sequence->tokens ? sequence->n_known - sequence->request->n_prompt : 0;
 }
 
 /* ---- what came out ---- */
@@ -204,14 +291,14 @@ static void judge(struct sequence *sequence, const struct generation_config *gen
         sequence->stop_id = token;
     if (is_eos || is_stop)
         finish(sequence, LORAD_FINISH_STOP);
-    else if (sequence->n_generated == sequence->max_tokens)
+    else if (n_generated(sequence) == sequence->max_tokens)
         finish(sequence, LORAD_FINISH_LENGTH);
     *is_shown_out = is_eos ? request->keep_special : !is_stop || request->include_stop;
 }
 
 static void count_token(struct sequence *sequence, struct stats *stats, uint64_t now_us)
 {
-    if (sequence->n_generated == 1) {
+    if (n_generated(sequence) == 1) {
         sequence->first_us = now_us;
         histogram_add(&stats->time_to_first_token, now_us - sequence->request->submitted_us);
     } else {
@@ -226,15 +313,14 @@ static bool generate(struct sequence *sequence, struct sequence_tools *tools, co
 {
     const struct engine_request *request = sequence->request;
     const struct model *model = tools->model;
-    size_t n_banned = sequence->n_generated < request->min_tokens ? sequence->n_banned : 0;
+    size_t n_banned = n_generated(sequence) < request->min_tokens ? sequence->n_banned : 0;
     int32_t drawn = sampler_draw(sequence->sampler, row, sequence->banned, n_banned);
     struct lorad_token token = {.id = drawn, .logprob = NAN};
     bool is_shown;
     if (drawn < 0)
         return fail_not_finite(err);
     sampler_accept(sequence->sampler, drawn);
-    sequence->last_token = drawn;
-    sequence->n_generated++;
+    sequence->tokens[sequence->n_known++] = drawn;
     if (request->logprobs >= 0)
         sampler_logprobs(model->kernels, row, model->config.n_vocab, drawn, (size_t)request->logprobs, &token);
 
@@ -247,23 +333,34 @@ static bool generate(struct sequence *sequence, struct sequence_tools *tools, co
            error_no_memory(err);
 }
 
+/* What is computed for the first time; again is nobody's service. */
+static size_t count_new(struct sequence *sequence, struct stats *stats)
+{
+    size_t n_prompt = sequence->request->n_prompt;
+    size_t n_new = size_min(sequence->n_done, n_prompt) - size_min(sequence->n_most, n_prompt);
+    stats_add(&stats->prompt_tokens, n_new);
+    sequence->n_most = sequence->n_done;
+    return n_new;
+}
+
 bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tools, size_t n_tokens, const float *logits,
-                          uint64_t now_us, struct error *err)
+                          uint64_t now_us, uint64_t *n_served_out, struct error *err)
 {
     size_t n_outputs = sequence_n_outputs(sequence, n_tokens), first = sequence->n_done;
-    bool was_decoding = sequence_is_decoding(sequence);
     if (sequence_wants_prompt_logprobs(sequence) &&
         !take_prompt_rows(sequence, tools->model, first, n_tokens, logits, err))
         return false;
     sequence->n_done += n_tokens;
-    if (!was_decoding)
-        stats_add(&tools->stats->prompt_tokens, n_tokens);
-    if (!sequence_is_decoding(sequence))
+    *n_served_out = sequence->n_done > sequence->n_most ? count_new(sequence, tools->stats) : 0;
+    publish_blocks(sequence, tools);
+    if (sequence->n_done < sequence->n_known)
         return true;
-    if (!was_decoding && !publish_prompt(sequence, err))
+    if (!publish_prompt(sequence, err))
         return false;
-    if (sequence->max_tokens > 0)
+    if (sequence->max_tokens > 0) {
+        *n_served_out += SERVICE_OF_OUTPUT;
         return generate(sequence, tools, logits + (n_outputs - 1) * tools->model->config.n_vocab, now_us, err);
+    }
     sequence->first_us = sequence->last_us = now_us;
     finish(sequence, LORAD_FINISH_LENGTH);
     return true;
@@ -274,24 +371,17 @@ bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tool
 static struct lorad_usage usage_of(const struct sequence *sequence, uint64_t now_us)
 {
     const struct engine_request *request = sequence->request;
-    uint64_t began_us = sequence->has_begun ? sequence->began_us : now_us;
+    uint64_t began_us = sequence->began_us ? sequence->began_us : now_us;
     uint64_t first_us = sequence->first_us ? sequence->first_us : now_us;
     return (struct lorad_usage){
         .prompt_tokens = request->n_prompt,
-        .completion_tokens = sequence->n_generated,
+        .completion_tokens = n_generated(sequence),
+        .cached_tokens = sequence->n_cached,
+        .n_preemptions = sequence->n_preemptions,
         .queue_ms = (double)(began_us - request->submitted_us) / 1000,
         .prefill_ms = (double)(first_us - began_us) / 1000,
         .decode_ms = sequence->last_us ? (double)(sequence->last_us - first_us) / 1000 : 0,
     };
-}
-
-static void release_blocks(struct sequence *sequence, struct sequence_tools *tools)
-{
-    if (!sequence->blocks)
-        return;
-    for (size_t i = 0; i < sequence->n_blocks; i++)
-        kv_release(tools->kv, sequence->blocks[i]);
-    stats_subtract(&tools->stats->kv_blocks_used, sequence->n_blocks);
 }
 
 void sequence_end(struct sequence *sequence, struct sequence_tools *tools, enum lorad_finish finish,
@@ -309,7 +399,7 @@ void sequence_end(struct sequence *sequence, struct sequence_tools *tools, enum 
     }
     end.text = buffer_text(&tools->piece);
     end.n_text_bytes = tools->piece.n_bytes;
-    release_blocks(sequence, tools);
+    sequence_drop_blocks(sequence, tools);
     stats_add(&tools->stats->requests_finished[end.finish], 1);
     stream_end(sequence->stream, &end);
 
@@ -318,5 +408,6 @@ void sequence_end(struct sequence *sequence, struct sequence_tools *tools, enum 
     free(sequence->prompt_tokens);
     free(sequence->banned);
     free(sequence->blocks);
+    free(sequence->tokens);
     free(sequence);
 }

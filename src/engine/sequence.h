@@ -7,40 +7,58 @@
 
 #include "base/buffer.h"
 #include "base/list.h"
+#include "engine/cost.h"
+#include "engine/prefix.h"
+#include "engine/queue.h"
 #include "engine/sampler.h"
 #include "engine/stats.h"
 #include "engine/stream.h"
-#include "model/kv.h"
 #include "text/detokenizer.h"
 
 /* What the sequences of an engine share. */
 struct sequence_tools {
     const struct model *model;
     const struct tokenizer *tokenizer; /* NULL: no text */
-    struct kv *kv;
+    struct prefix *prefix;
     struct sampler_scratch *scratch;
     struct buffer piece; /* a token's text on its way to the stream */
     struct stats *stats;
 };
 
+enum sequence_state {
+    SEQUENCE_WAITING,   /* has not begun */
+    SEQUENCE_RUNNING,   /* takes part in the steps */
+    SEQUENCE_PAUSED,    /* has blocks, but its place is another's for now */
+    SEQUENCE_PREEMPTED, /* had blocks; they will be computed again */
+    N_SEQUENCE_STATES
+};
+
 struct sequence {
-    struct list link; /* in the inbox, among the waiting, or among the running */
+    struct list link;        /* in the inbox, later among the live ones */
+    struct queue_item item;  /* in the fair queue */
+    enum sequence_state state;
     struct stream *stream;
     const struct engine_request *request;
     size_t max_tokens;
-    size_t n_blocks;     /* for the prompt and max_tokens */
 
     /* From sequence_begin on. */
-    uint32_t *blocks;    /* n_blocks; NULL before */
+    struct view *view;       /* the request's, or its merged one */
+    struct cost_view cost_on_the_fly, cost_merged; /* of the two; when there is no merged one, of what it would be */
+    int32_t *tokens;         /* n_known: the prompt and what was generated; room for max_tokens */
+    size_t n_known;
+    size_t n_done;           /* positions in the cache */
+    size_t n_most;           /* ever: what lies below is computed again */
+    uint32_t *blocks;        /* n_blocks; room for all that it can ever need */
+    size_t n_blocks;
+    struct prefix_cursor cursor;
+    size_t n_published;      /* of its blocks */
+    bool is_mixed;           /* computed through more than one view: its blocks are of no use to others */
     struct sampler *sampler;
     struct detokenizer *detokenizer;
     struct lorad_token *prompt_tokens; /* n_prompt, when their log-probabilities are wanted, until they are published */
-    int32_t *banned;     /* before min_tokens: end tokens and stop ids */
+    int32_t *banned;         /* before min_tokens: end tokens and stop ids */
     size_t n_banned;
-    size_t n_done;       /* positions in the cache */
-    size_t n_generated;
-    int32_t last_token;  /* generated, not yet in the cache */
-    bool has_begun;
+    size_t n_cached, n_preemptions;    /* as in lorad_usage */
     uint64_t began_us, first_us, last_us; /* first computation, first and last token; 0: not yet */
 
     /* Set by sequence_take_logits when there is nothing more to compute. */
@@ -54,21 +72,33 @@ struct sequence {
 struct sequence *sequence_create(struct stream *stream, size_t max_tokens, struct error *err);
 void sequence_discard(struct sequence *sequence); /* one that never reached the engine; the stream stays */
 
-/* Reserves all blocks (that they are free has been checked) and what else it needs. */
-bool sequence_begin(struct sequence *sequence, struct sequence_tools *tools, uint64_t now_us, struct error *err) MUST_USE;
+/* What it needs besides blocks. */
+bool sequence_begin(struct sequence *sequence, const struct sequence_tools *tools, struct error *err) MUST_USE;
 
-bool sequence_is_decoding(const struct sequence *sequence);
-size_t sequence_n_pending(const struct sequence *sequence); /* tokens known but not computed */
+/* Blocks for all tokens that are known, computed ones where there are any; `n_spare` more must be available. False: there are not enough,
+   and nothing has changed. */
+bool sequence_take_blocks(struct sequence *sequence, struct sequence_tools *tools, size_t n_spare);
+/* One more block if the next token needs one. False: none is available. */
+bool sequence_extend(struct sequence *sequence, struct sequence_tools *tools);
+/* Gives all blocks back; all that is known is to be computed again. */
+void sequence_drop_blocks(struct sequence *sequence, struct sequence_tools *tools);
+
+/* From now on through this view, one of the request's two. */
+void sequence_use_view(struct sequence *sequence, struct view *view);
+const struct cost_view *sequence_cost_through(const struct sequence *sequence, const struct view *view); /* likewise */
+
+size_t sequence_n_pending(const struct sequence *sequence); /* tokens known but not computed; at least 1 until it ends */
 bool sequence_wants_prompt_logprobs(const struct sequence *sequence); /* and does not have them yet */
 
 /* Of the next `n_tokens` tokens, how many give logits that it wants: none, the last, or all. */
 size_t sequence_n_outputs(const struct sequence *sequence, size_t n_tokens);
-/* The `n_tokens` (<= sequence_n_pending) next ones. */
+/* The sequence_n_pending next ones. */
 const int32_t *sequence_next_tokens(const struct sequence *sequence);
 
-/* They were computed: `logits` has sequence_n_outputs rows. Publishes what follows. False: the sequence has failed. */
+/* The next `n_tokens` were computed: `logits` has sequence_n_outputs rows. Publishes what follows; *n_served_out: tokens of the prompt and
+   generated ones, weighed as the fair queue counts them. False: the sequence has failed. */
 bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tools, size_t n_tokens, const float *logits,
-                          uint64_t now_us, struct error *err) MUST_USE;
+                          uint64_t now_us, uint64_t *n_served_out, struct error *err) MUST_USE;
 
 /* Gives back its blocks, publishes END, frees. `error_message`: of FINISH_ERROR; else NULL. */
 void sequence_end(struct sequence *sequence, struct sequence_tools *tools, enum lorad_finish finish,

@@ -50,7 +50,15 @@ void stats_read(const struct stats *stats, struct lorad_stats *out)
     out->steps_total = load(&stats->steps);
     out->step_tokens_total = load(&stats->step_tokens);
     out->step_sequences_total = load(&stats->step_sequences);
-    out->kv_blocks_used = load(&stats->kv_blocks_used);
+    out->kv_blocks_cached = load(&stats->kv_blocks_cached);
+    out->prefix_tokens_sought_total = load(&stats->prefix_tokens_sought);
+    out->prefix_tokens_found_total = load(&stats->prefix_tokens_found);
+    out->prefix_evictions_total = load(&stats->prefix_evictions);
+    out->preemptions_total = load(&stats->preemptions);
+    out->pauses_total = load(&stats->pauses);
+    out->mode_only_on_the_fly_total = load(&stats->choices[MODE_ONLY_ON_THE_FLY]);
+    out->mode_on_the_fly_cheaper_total = load(&stats->choices[MODE_ON_THE_FLY_CHEAPER]);
+    out->mode_merged_cheaper_total = load(&stats->choices[MODE_MERGED_CHEAPER]);
     histogram_read(&stats->time_to_first_token, &out->time_to_first_token);
     histogram_read(&stats->inter_token, &out->inter_token);
     histogram_read(&stats->step_time, &out->step_time);

@@ -156,6 +156,7 @@ static bool open_engine(struct lorad *lorad, const struct lorad_options *options
         .max_sequences = n_sequences,
         .max_batch_tokens = options->max_batch_tokens ? options->max_batch_tokens : DEFAULT_BATCH_TOKENS,
         .max_queue = options->max_queue ? options->max_queue : DEFAULT_QUEUE,
+        .calibrate = true,
     };
     lorad->pool = pool_create(n_threads, err);
     engine.pool = lorad->pool;

@@ -132,7 +132,8 @@ static bool check_request(const struct lorad *lorad, const struct lorad_request 
                          request->max_tokens);
     return check_sampling(&request->sampling, n_vocab, err) && check_stops(request, n_vocab, err) &&
            check_logprobs("logprobs", request->logprobs, err) &&
-           check_logprobs("prompt_logprobs", request->prompt_logprobs, err) && check_adapters(request, err);
+           check_logprobs("prompt_logprobs", request->prompt_logprobs, err) && check_adapters(request, err) &&
+           check_number("priority", request->priority, -100, 100, err);
 }
 
 /* Called by the stream's last side, on either thread. */
@@ -233,6 +234,19 @@ static void copy_fields(const struct lorad_request *from, struct engine_request 
         to->deadline_us = to->submitted_us + (uint64_t)from->timeout_ms * 1000;
 }
 
+/* One share of the engine for each adapter; for each mix; for the base. FNV-1a: who collides shares, and no more. */
+static uint64_t share_of(const struct lease *lease)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < lease->n_parts; i++)
+        for (const char *c = lease->parts[i].id; ; c++) {
+            hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+            if (!*c)
+                break;
+        }
+    return hash;
+}
+
 static bool acquire_weights(struct lorad *lorad, const struct lorad_request *request, struct lease *out, struct error *err)
 {
     if (request->same_as)
@@ -261,6 +275,10 @@ struct lorad_stream *lorad_submit(struct lorad *lorad, const struct lorad_reques
         !acquire_weights(lorad, request, &submission->lease, err))
         goto fail;
     to->view = submission->lease.view;
+    to->merged_view = submission->lease.merged_view;
+    to->may_switch = request->may_switch;
+    to->priority = request->priority;
+    to->share = share_of(&submission->lease);
     to->release = release_submission;
     to->owner = submission;
     stream = engine_submit(lorad->engine, to, err);

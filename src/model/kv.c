@@ -119,6 +119,12 @@ void kv_release(struct kv *kv, uint32_t block)
         kv->free_blocks[kv->n_free++] = block;
 }
 
+size_t kv_n_references(const struct kv *kv, uint32_t block)
+{
+    assert(block < kv->n_blocks);
+    return kv->references[block];
+}
+
 static float *head_at(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
 {
     assert(block < kv->n_blocks && layer < kv->n_layers && kv_head < kv->n_kv_heads);

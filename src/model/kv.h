@@ -28,6 +28,7 @@ size_t kv_n_free(const struct kv *kv);
 uint32_t kv_acquire(struct kv *kv);
 void kv_retain(struct kv *kv, uint32_t block);
 void kv_release(struct kv *kv, uint32_t block);
+size_t kv_n_references(const struct kv *kv, uint32_t block);
 
 /* (KV_BLOCK_TOKENS, d_head) floats: keys or values of one layer and key/value head in a block. */
 float *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);

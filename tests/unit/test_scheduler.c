@@ -6,47 +6,35 @@
 
 enum { MOST = 8 };
 
-#define ROOMY {.max_sequences = 8, .max_tokens = 32, .max_outputs = 32, .n_free_blocks = 100}
-#define DECODE {.stage = STAGE_DECODE, .n_pending = 1}
-#define PREFILL(n) {.stage = STAGE_PREFILL, .n_pending = (n)}
-#define WAIT(n, blocks) {.stage = STAGE_WAITING, .n_pending = (n), .n_blocks = (blocks)}
-#define SCORED(n) {.stage = STAGE_PREFILL, .n_pending = (n), .wants_every_output = true}
+#define ROOMY {.max_tokens = 32, .max_prompt = 32, .max_outputs = 32}
+#define DECODE {.n_pending = 1}
+#define PREFILL(n) {.n_pending = (n)}
+#define SCORED(n) {.n_pending = (n), .wants_every_output = true}
 
 struct row {
     const char *fact;
     struct scheduler_limits limits;
     struct scheduler_entry entries[MOST]; /* ends at n_pending 0 */
     size_t n_tokens[MOST];                /* expected, by entry */
-    size_t n_admitted;
 };
 
 static const struct row rows[] = {
-    {"nothing gives nothing", ROOMY, {{0}}, {0}, 0},
-    {"all that decode take one token each", ROOMY, {DECODE, DECODE, DECODE}, {1, 1, 1}, 0},
-    {"a prompt takes all it needs", ROOMY, {PREFILL(20)}, {20}, 0},
-    {"a long prompt is cut to the step", ROOMY, {PREFILL(50)}, {32}, 0},
-    {"decoding comes before prompts, also of older ones", ROOMY, {PREFILL(50), DECODE, DECODE}, {30, 1, 1}, 0},
-    {"prompts go in order of arrival", ROOMY, {PREFILL(20), PREFILL(20)}, {20, 12}, 0},
-    {"an older prompt may leave nothing", ROOMY, {PREFILL(40), PREFILL(20)}, {32, 0}, 0},
-    {"waiting ones begin in order", ROOMY, {WAIT(4, 1), WAIT(5, 1)}, {4, 5}, 2},
-    {"waiting ones come after prompts under way", ROOMY, {DECODE, PREFILL(30), WAIT(5, 1), WAIT(5, 1)}, {1, 30, 1, 0}, 1},
-    {"none begins when no token is left", ROOMY, {PREFILL(32), WAIT(5, 1)}, {32, 0}, 0},
-    {"none begins beyond max_sequences", {.max_sequences = 2, .max_tokens = 32, .max_outputs = 32, .n_free_blocks = 100},
-     {DECODE, WAIT(4, 1), WAIT(4, 1)}, {1, 4, 0}, 1},
-    {"none begins when all places are taken", {.max_sequences = 1, .max_tokens = 32, .max_outputs = 32, .n_free_blocks = 100},
-     {DECODE, WAIT(4, 1)}, {1, 0}, 0},
-    {"blocks are reserved as sequences begin", {.max_sequences = 8, .max_tokens = 32, .max_outputs = 32, .n_free_blocks = 5},
-     {WAIT(4, 3), WAIT(4, 2), WAIT(4, 1)}, {4, 4, 0}, 2},
-    {"a small one does not overtake a large one", {.max_sequences = 8, .max_tokens = 32, .max_outputs = 32, .n_free_blocks = 5},
-     {DECODE, WAIT(4, 6), WAIT(4, 1)}, {1, 0, 0}, 0},
-    {"logits of every token are limited", {.max_sequences = 4, .max_tokens = 32, .max_outputs = 8, .n_free_blocks = 5},
-     {SCORED(20)}, {8}, 0},
-    {"logits for decoding come out of the same limit", {.max_sequences = 4, .max_tokens = 32, .max_outputs = 8, .n_free_blocks = 5},
-     {SCORED(20), DECODE, DECODE}, {6, 1, 1}, 0},
-    {"a prompt without log-probabilities needs one row only", {.max_sequences = 4, .max_tokens = 32, .max_outputs = 2, .n_free_blocks = 5},
-     {PREFILL(20), PREFILL(5)}, {20, 5}, 0},
-    {"no logits left, no tokens", {.max_sequences = 4, .max_tokens = 32, .max_outputs = 4, .n_free_blocks = 5},
-     {SCORED(20), PREFILL(5), WAIT(3, 1)}, {4, 0, 0}, 0},
+    {"nothing gives nothing", ROOMY, {{0}}, {0}},
+    {"all that decode take one token each", ROOMY, {DECODE, DECODE, DECODE}, {1, 1, 1}},
+    {"a prompt takes all it needs", ROOMY, {PREFILL(20)}, {20}},
+    {"a long prompt is cut to the step", ROOMY, {PREFILL(50)}, {32}},
+    {"decoding comes before prompts, also of older ones", ROOMY, {PREFILL(50), DECODE, DECODE}, {30, 1, 1}},
+    {"prompts go in the order given", ROOMY, {PREFILL(20), PREFILL(20)}, {20, 12}},
+    {"a prompt may leave nothing", ROOMY, {PREFILL(40), PREFILL(20)}, {32, 0}},
+    {"prompts together have a limit of their own", {.max_tokens = 32, .max_prompt = 10, .max_outputs = 32},
+     {DECODE, PREFILL(8), PREFILL(8)}, {1, 8, 2}},
+    {"which does not count what decodes", {.max_tokens = 32, .max_prompt = 2, .max_outputs = 32}, {DECODE, DECODE, DECODE}, {1, 1, 1}},
+    {"logits of every token are limited", {.max_tokens = 32, .max_prompt = 32, .max_outputs = 8}, {SCORED(20)}, {8}},
+    {"logits for decoding come out of the same limit", {.max_tokens = 32, .max_prompt = 32, .max_outputs = 8},
+     {SCORED(20), DECODE, DECODE}, {6, 1, 1}},
+    {"a prompt without log-probabilities needs one row only", {.max_tokens = 32, .max_prompt = 32, .max_outputs = 2},
+     {PREFILL(20), PREFILL(5)}, {20, 5}},
+    {"no logits left, no tokens", {.max_tokens = 32, .max_prompt = 32, .max_outputs = 4}, {SCORED(20), PREFILL(5)}, {4, 0}},
 };
 
 static void the_plan_is_what_the_table_says(void **state)
@@ -67,8 +55,6 @@ static void the_plan_is_what_the_table_says(void **state)
         for (size_t i = 0; i < n_entries; i++)
             if (n_tokens[i] != row->n_tokens[i])
                 fail_msg("%s: entry %zu gets %zu tokens, not %zu", row->fact, i, n_tokens[i], row->n_tokens[i]);
-        if (plan.n_admitted != row->n_admitted)
-            fail_msg("%s: %zu begin, not %zu", row->fact, plan.n_admitted, row->n_admitted);
         assert_int_equal(plan.n_tokens, n_total);
     }
 }
@@ -87,7 +73,7 @@ static void views_with_the_same_weights_are_neighbours_and_the_base_comes_first(
     struct scheduler_part parts[2 * N];
     (void)state;
     for (size_t i = 0; i < N; i++)
-        entries[i] = (struct scheduler_entry){.stage = STAGE_DECODE, .n_pending = 1, .weight_group = made[i].group,
+        entries[i] = (struct scheduler_entry){.n_pending = 1, .weight_group = made[i].group,
                                               .view = made[i].view};
     struct scheduler_plan plan = scheduler_plan(entries, N, &limits, parts);
     assert_int_equal(plan.n_parts, N);
@@ -101,11 +87,11 @@ static void any_number_of_parts_is_ordered(void **state)
     static const char places[7];
     struct scheduler_entry entries[N];
     struct scheduler_part parts[2 * N];
-    struct scheduler_limits limits = {.max_sequences = N, .max_tokens = N, .max_outputs = N};
+    struct scheduler_limits limits = {.max_tokens = N, .max_prompt = N, .max_outputs = N};
     (void)state;
     for (size_t n = 1; n <= N; n++) {
         for (size_t i = 0; i < n; i++)
-            entries[i] = (struct scheduler_entry){.stage = STAGE_DECODE, .n_pending = 1, .weight_group = &places[i * 5 % 7],
+            entries[i] = (struct scheduler_entry){.n_pending = 1, .weight_group = &places[i * 5 % 7],
                                                   .view = &places[i * 3 % 7]};
         struct scheduler_plan plan = scheduler_plan(entries, n, &limits, parts);
         assert_int_equal(plan.n_parts, n);
