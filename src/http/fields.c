@@ -11,7 +11,7 @@
 #include "http/fields.h"
 
 static const char *const COMMON[] = {
-    "adapter", "adapters", "scale", "mode", "merge_wait_ms", "timeout_ms", "temperature", "top_k", "top_p",
+    "adapter", "adapters", "scale", "mode", "allow_mode_switch", "merge_wait_ms", "priority", "timeout_ms", "temperature", "top_k", "top_p",
     "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "seed", "stop",
     "stop_token_ids", "max_tokens", "min_tokens", "ignore_eos", "include_stop_str_in_output", "skip_special_tokens",
     "add_special_tokens", NULL};
@@ -174,6 +174,16 @@ static bool read_mode(const json_t *body, struct lorad_request *out, struct erro
     return true;
 }
 
+static bool read_scheduling(const json_t *body, struct lorad_request *out, struct error *err)
+{
+    int64_t priority = out->priority;
+    if (!json_get_bool(body, "allow_mode_switch", &out->may_switch, err) ||
+        !json_get_int(body, "priority", -100, 100, &priority, err))
+        return false;
+    out->priority = (int)priority;
+    return true;
+}
+
 static bool read_milliseconds(const json_t *body, const char *name, unsigned *out, struct error *err)
 {
     int64_t value = *out;
@@ -244,6 +254,7 @@ bool fields_read(struct http_request *request, const json_t *body, const char *c
     lorad_request_init(request->lorad, out);
     return check_known(body, also_known, err) && read_adapters(request, body, out, err) &&
            read_mode(body, out, err) && json_get_number(body, "scale", -1000, 1000, &out->scale, err) &&
+           read_scheduling(body, out, err) &&
            read_milliseconds(body, "merge_wait_ms", &out->merge_wait_ms, err) &&
            read_milliseconds(body, "timeout_ms", &out->timeout_ms, err) &&
            read_sampling(request, body, out, err) && read_stopping(request, body, out, err);

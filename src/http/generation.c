@@ -236,7 +236,9 @@ json_t *adapter_json(const struct lorad_stream *stream)
 {
     size_t n;
     const struct lorad_answered_by *parts = lorad_stream_adapters(stream, &n);
-    const char *mode = lorad_stream_mode(stream) == LORAD_MODE_MERGED ? "merged" : "on_the_fly";
+    static const char *const modes[] = {[LORAD_MODE_ON_THE_FLY] = "on_the_fly", [LORAD_MODE_MERGED] = "merged",
+                                        [LORAD_MODE_PARTLY_MERGED] = "partly_merged"};
+    const char *mode = modes[lorad_stream_mode(stream)];
     if (n == 0)
         return json_null();
     if (n == 1)
@@ -268,21 +270,23 @@ json_t *stop_reason_json(const struct choice *choice)
 
 json_t *usage_json(const struct generation *generation)
 {
-    json_int_t prompt = 0, completion = 0;
+    json_int_t prompt = 0, cached = 0, completion = 0;
     for (size_t i = 0; i < generation->n_added; i++) {
-        if (i % generation->n_per_prompt == 0)
+        if (i % generation->n_per_prompt == 0) {
             prompt += (json_int_t)generation->choices[i].usage.prompt_tokens;
+            cached += (json_int_t)generation->choices[i].usage.cached_tokens;
+        }
         completion += (json_int_t)generation->choices[i].usage.completion_tokens;
     }
-    return json_pack("{s:I, s:I, s:I}", "prompt_tokens", prompt, "completion_tokens", completion, "total_tokens",
-                     prompt + completion);
+    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", prompt, "completion_tokens", completion, "total_tokens",
+                     prompt + completion, "prompt_tokens_details", "cached_tokens", cached);
 }
 
 json_t *timings_json(const struct choice *choice)
 {
     const struct lorad_usage *usage = &choice->usage;
-    return json_pack("{s:f, s:f, s:f}", "queue_ms", usage->queue_ms, "prefill_ms", usage->prefill_ms, "decode_ms",
-                     usage->decode_ms);
+    return json_pack("{s:f, s:f, s:f, s:I}", "queue_ms", usage->queue_ms, "prefill_ms", usage->prefill_ms, "decode_ms",
+                     usage->decode_ms, "preemptions", (json_int_t)usage->n_preemptions);
 }
 
 json_t *ids_json(const int32_t *ids, size_t n_ids)

@@ -57,11 +57,32 @@ static void write_requests(struct buffer *out, const struct lorad_stats *stats)
     counter(out, "lorad_step_sequences_total", "Sequences in all steps.", stats->step_sequences_total);
 }
 
-static void write_memory(struct buffer *out, const struct lorad_stats *stats)
+static void write_cache(struct buffer *out, const struct lorad_stats *stats)
 {
     gauge(out, "lorad_kv_blocks", "Blocks of the key/value cache.", stats->kv_blocks);
-    gauge(out, "lorad_kv_blocks_used", "Blocks in use.", stats->kv_blocks_used);
+    gauge(out, "lorad_kv_blocks_used", "Blocks that requests hold.", stats->kv_blocks_used);
+    gauge(out, "lorad_kv_blocks_cached", "Blocks that no request holds, kept for equal beginnings.", stats->kv_blocks_cached);
     gauge(out, "lorad_kv_block_tokens", "Positions per block.", stats->kv_block_tokens);
+    counter(out, "lorad_prefix_tokens_sought_total", "Prompt tokens that were looked for in the cache.",
+            stats->prefix_tokens_sought_total);
+    counter(out, "lorad_prefix_tokens_found_total", "Of them, found: not computed again.", stats->prefix_tokens_found_total);
+    counter(out, "lorad_prefix_evictions_total", "Cached blocks that made room.", stats->prefix_evictions_total);
+    counter(out, "lorad_preemptions_total", "Times a request's blocks were taken away, to be computed again.",
+            stats->preemptions_total);
+    counter(out, "lorad_pauses_total", "Times a request gave its place to another adapter's.", stats->pauses_total);
+}
+
+static void write_choices(struct buffer *out, const struct lorad_stats *stats)
+{
+    static const char name[] = "lorad_mode_choices_total";
+    header(out, name, "counter", "Requests of mode auto, by what was chosen and why.");
+    buffer_printf(out, "%s{mode=\"on_the_fly\",reason=\"not_merged\"} %" PRIu64 "\n", name, stats->mode_only_on_the_fly_total);
+    buffer_printf(out, "%s{mode=\"on_the_fly\",reason=\"cheaper\"} %" PRIu64 "\n", name, stats->mode_on_the_fly_cheaper_total);
+    buffer_printf(out, "%s{mode=\"merged\",reason=\"cheaper\"} %" PRIu64 "\n", name, stats->mode_merged_cheaper_total);
+}
+
+static void write_memory(struct buffer *out, const struct lorad_stats *stats)
+{
     gauge(out, "lorad_adapters_loaded", "Adapters that are ready.", stats->adapters_loaded);
     gauge(out, "lorad_adapter_bytes", "Bytes of loaded adapters.", stats->adapter_bytes);
     gauge(out, "lorad_adapter_bytes_limit", "The budget for them.", stats->adapter_bytes_limit);
@@ -111,6 +132,8 @@ enum MHD_Result handle_metrics(struct http_request *request)
     buffer_printf(&out, "lorad_info{version=\"%s\",family=\"%s\",weights=\"%s\",kernels=\"%s\",threads=\"%zu\"} 1\n",
                   lorad_version(), info->family, info->weights, info->kernels, info->n_threads);
     write_requests(&out, &stats);
+    write_cache(&out, &stats);
+    write_choices(&out, &stats);
     write_memory(&out, &stats);
     write_times(&out, &stats);
     write_adapters(&out, &list);
