@@ -31,7 +31,7 @@ struct lorad_options {
     size_t n_threads;         /* 0: the cores that the cgroup and the affinity mask grant */
     size_t context;           /* positions per sequence; 0: the model's, at most 8,192 */
     size_t max_sequences;     /* that run at a time; 0: 64 */
-    size_t max_batch_tokens;  /* tokens per step; 0: 512 */
+    size_t max_batch_tokens;  /* tokens per step; 0: 256 */
     size_t max_queue;         /* waiting requests; 0: 1,024 */
     uint64_t kv_memory;       /* bytes; 0: chosen by the memory that is granted */
     uint64_t adapter_memory;  /* bytes; 0: chosen */

@@ -210,7 +210,7 @@ int serve_main(int argc, char **argv)
         {.name = "max-sequences", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.max_sequences, .minimum = 1,
          .maximum = 4096, .help = "requests that run at a time (64)"},
         {.name = "max-batch-tokens", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.max_batch_tokens, .minimum = 1,
-         .maximum = 65536, .help = "tokens per step (512)"},
+         .maximum = 65536, .help = "tokens per step (256)"},
         {.name = "max-queue", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.max_queue, .minimum = 1,
          .maximum = 1000000, .help = "requests that may wait; beyond them 429 (1024)"},
         {.name = "kv-memory", .argument = "SIZE", .kind = OPTION_BYTES, .out = &serve.open.kv_memory,

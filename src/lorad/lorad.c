@@ -18,7 +18,7 @@
 
 #define DEFAULT_CONTEXT 8192
 #define DEFAULT_SEQUENCES 64
-#define DEFAULT_BATCH_TOKENS 512
+#define DEFAULT_BATCH_TOKENS 256
 #define DEFAULT_QUEUE 1024
 
 const char *lorad_version(void)
