@@ -33,6 +33,7 @@ struct lorad_options {
     size_t max_sequences;     /* that run at a time; 0: 64 */
     size_t max_batch_tokens;  /* tokens per step; 0: 256 */
     size_t max_queue;         /* waiting requests; 0: 1,024 */
+    enum lorad_kv_type kv_type;
     uint64_t kv_memory;       /* bytes; 0: chosen by the memory that is granted */
     uint64_t adapter_memory;  /* bytes; 0: chosen */
     uint64_t merged_memory;   /* bytes; 0: chosen */
@@ -63,6 +64,7 @@ struct lorad_model_info {
     const char *path;
     const char *family;      /* "llama", "gpt2", ... */
     const char *weights;     /* "f32", "bf16", "f16" */
+    const char *kv_type;     /* "bf16", "f16", "f32" */
     const char *kernels;     /* "avx512", ... */
     size_t n_layers, d_model, n_heads, n_kv_heads, d_head, n_vocab, context, n_threads;
     uint64_t n_parameters, weight_bytes, kv_bytes;

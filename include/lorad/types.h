@@ -210,4 +210,7 @@ struct lorad_answered_by {
 
 enum lorad_weights { LORAD_WEIGHTS_NATIVE, LORAD_WEIGHTS_F32, LORAD_WEIGHTS_BF16 };
 
+/* What keys and values are rounded to in the cache. */
+enum lorad_kv_type { LORAD_KV_BF16, LORAD_KV_F16, LORAD_KV_F32 };
+
 #endif

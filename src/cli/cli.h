@@ -27,5 +27,6 @@ bool cli_begin(const struct command *command, int argc, char **argv, const char 
 void cli_progress(void *context, const char *what, double fraction);
 
 extern const char *const CLI_WEIGHTS[]; /* the choices of --weights, in the order of enum lorad_weights */
+extern const char *const CLI_KV_TYPES[]; /* of --kv-type, in the order of enum lorad_kv_type */
 
 #endif

@@ -187,7 +187,7 @@ fail:
 int serve_main(int argc, char **argv)
 {
     struct serve serve = {.http = {.listen = "127.0.0.1:8080"}, .drain_seconds = 30};
-    int weights = LORAD_WEIGHTS_NATIVE, log_format = LOG_TEXT;
+    int kv_type = LORAD_KV_BF16, weights = LORAD_WEIGHTS_NATIVE, log_format = LOG_TEXT;
     struct option options[] = {
         {.name = "model", .argument = "PATH", .kind = OPTION_TEXT, .out = &serve.open.model_path,
          .help = "the base: a Hugging Face directory"},
@@ -203,6 +203,8 @@ int serve_main(int argc, char **argv)
          .help = "the base's name in the API (its directory's name)"},
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
          .help = "what the weights are held as (native)"},
+        {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
+         .help = "what keys and values are held as: bf16, f16, f32 (bf16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.n_threads, .minimum = 1, .maximum = 1024,
          .help = "compute threads (the cores that are granted)"},
         {.name = "context", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.context, .minimum = 1, .maximum = 4194304,
@@ -248,6 +250,7 @@ int serve_main(int argc, char **argv)
         goto done;
     }
     serve.open.weights = (enum lorad_weights)weights;
+    serve.open.kv_type = (enum lorad_kv_type)kv_type;
     serve.open.progress = cli_progress;
     log_configure(LOG_INFO, (enum log_format)log_format);
     bound_malloc();

@@ -207,7 +207,7 @@ static bool create_parts(struct engine *engine, struct error *err)
         return error_no_memory(err);
     engine->tools.scratch = sampler_scratch_create(options->model->config.n_vocab, err);
     engine->inbox = engine->tools.scratch ? inbox_create(err) : NULL;
-    engine->kv = engine->inbox ? kv_create(options->model, options->kv_memory, options->context, err) : NULL;
+    engine->kv = engine->inbox ? kv_create(options->model, options->kv_type, options->kv_memory, options->context, err) : NULL;
     engine->tools.prefix = engine->kv ? prefix_create(engine->kv, err) : NULL;
     if (!engine->tools.prefix)
         return false;

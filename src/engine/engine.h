@@ -19,6 +19,7 @@ struct engine_options {
     const struct tokenizer *tokenizer; /* NULL: no text (events have ids only); tests and benchmarks */
     struct pool *pool;
     uint64_t kv_memory;       /* bytes */
+    enum weight_type kv_type; /* of keys and values in the cache */
     size_t context;           /* positions per sequence at most */
     size_t max_sequences;     /* running at a time */
     size_t max_batch_tokens;  /* per step */

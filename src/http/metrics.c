@@ -129,8 +129,8 @@ enum MHD_Result handle_metrics(struct http_request *request)
     lorad_stats_read(request->lorad, &stats);
     buffer_init(&out, 0);
     header(&out, "lorad_info", "gauge", "What runs.");
-    buffer_printf(&out, "lorad_info{version=\"%s\",family=\"%s\",weights=\"%s\",kernels=\"%s\",threads=\"%zu\"} 1\n",
-                  lorad_version(), info->family, info->weights, info->kernels, info->n_threads);
+    buffer_printf(&out, "lorad_info{version=\"%s\",family=\"%s\",weights=\"%s\",kv_type=\"%s\",kernels=\"%s\",threads=\"%zu\"} 1\n",
+                  lorad_version(), info->family, info->weights, info->kv_type, info->kernels, info->n_threads);
     write_requests(&out, &stats);
     write_cache(&out, &stats);
     write_choices(&out, &stats);

@@ -140,6 +140,31 @@ static inline vec v_load_some_weights(enum weight_type type, const void *p, size
     return v_load_weights(type, halves);
 }
 
+/* There is no such instruction: the bits with half of the last place added, less one where the rest is even; a NaN is
+   made quiet instead. */
+static inline __m128i narrow_eight_bf16(__m256 v)
+{
+    __m256i bits = _mm256_castps_si256(v), high = _mm256_srli_epi32(bits, 16);
+    __m256i odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+    __m256i half = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), odd);
+    __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, half), 16);
+    __m256i magnitude = _mm256_and_si256(bits, _mm256_set1_epi32(0x7fffffff));
+    __m256i is_nan = _mm256_cmpgt_epi32(magnitude, _mm256_set1_epi32(0x7f800000));
+    __m256i quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+    __m256i wide = _mm256_blendv_epi8(rounded, quiet, is_nan);
+    return _mm_packus_epi32(_mm256_castsi256_si128(wide), _mm256_extracti128_si256(wide, 1));
+}
+/* The conversion to f16 flushes no result and rounds as it is told here, whatever the thread's flags. */
+static inline __m128i narrow_eight(enum weight_type type, __m256 v)
+{
+    return type == WEIGHT_F16 ? _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT) : narrow_eight_bf16(v);
+}
+static inline void v_store_narrow(enum weight_type type, void *p, vec v)
+{
+    _mm_storeu_si128((__m128i *)p, narrow_eight(type, v.lo));
+    _mm_storeu_si128((__m128i *)p + 1, narrow_eight(type, v.hi));
+}
+
 static inline float v_sqrt_one(float x)
 {
     return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));

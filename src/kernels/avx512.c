@@ -109,6 +109,25 @@ static inline vec v_load_some_weights(enum weight_type type, const void *p, size
     return v_widen(type, _mm256_maskz_loadu_epi16(first_lanes(n), p));
 }
 
+/* By integers, as in avx2.c: vcvtneps2bf16 flushes subnormals, and not every AVX-512 has it. */
+static inline __m256i sixteen_to_bf16(vec v)
+{
+    __m512i bits = _mm512_castps_si512(v), high = _mm512_srli_epi32(bits, 16);
+    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd);
+    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
+    __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+    __mmask16 is_nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
+    return _mm512_cvtepi32_epi16(
+        _mm512_mask_or_epi32(rounded, is_nan, high, _mm512_set1_epi32(0x40)));
+}
+/* The conversion to f16 flushes no result and rounds as it is told here, whatever the thread's flags. */
+static inline void v_store_narrow(enum weight_type type, void *p, vec v)
+{
+    __m256i halves = type == WEIGHT_F16 ? _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT) : sixteen_to_bf16(v);
+    _mm256_storeu_si256(p, halves);
+}
+
 static inline float v_sqrt_one(float x)
 {
     return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));

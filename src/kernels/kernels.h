@@ -47,6 +47,11 @@ struct kernels {
 
     /* out[i] = w[i] widened. */
     void (*widen[N_WEIGHT_TYPES])(float *out, const void *w, size_t n);
+    /* out[i] = x[i] rounded to the nearest element of the row's type, ties to even, as IEEE 754 says: beyond the largest it is
+       infinity, subnormal results are kept, NaN stays NaN (quiet, with the leading bits of its payload). The
+       bits decide, never the flags of the thread: the subnormals of f32 are half-way to nothing in f16, and in bf16
+       they are rounded like any other, flushed only by who calculates with them. */
+    void (*narrow[N_WEIGHT_TYPES])(void *out, const float *x, size_t n);
 
     void (*add)(float *out, const float *a, size_t n);      /* out[i] += a[i] */
     void (*multiply)(float *out, const float *a, size_t n); /* out[i] *= a[i] */
@@ -65,11 +70,11 @@ struct kernels {
     /* Attention of `n_heads` query heads that share one key/value head, for one token:
        scores[h][j] = scale * dot(q[h], k_j), softmax over j in [first, n_positions), out[h] = sum of p_j v_j in order of j.
        q and out: (n_heads, d_head), row strides q_stride and out_stride. Keys and values lie in blocks of `block_tokens`
-       positions: position j is row j % block_tokens of k_blocks[j / block_tokens], rows of d_head floats.
-       `scores` is scratch of n_heads * n_positions floats. */
-    void (*attend)(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads, size_t d_head,
-                   const float *const *k_blocks, const float *const *v_blocks, size_t block_tokens, size_t first,
-                   size_t n_positions, float scale, float *scores);
+       positions: position j is row j % block_tokens of k_blocks[j / block_tokens], rows of d_head elements of the row's type,
+       widened exactly to f32. `scores` is scratch of n_heads * n_positions floats. */
+    void (*attend[N_WEIGHT_TYPES])(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads,
+                                   size_t d_head, const void *const *k_blocks, const void *const *v_blocks,
+                                   size_t block_tokens, size_t first, size_t n_positions, float scale, float *scores);
 
     /* The largest element's index (the first of equals). n >= 1, no NaN. */
     size_t (*arg_max)(const float *x, size_t n);

@@ -24,6 +24,38 @@ static float widen_half(uint16_t half)
     return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
+/* Drops the last n_bits, to nearest, ties to even. The carry may run into the exponent, and should. */
+static uint32_t round_off(uint32_t value, unsigned n_bits)
+{
+    return (value + ((1u << (n_bits - 1)) - 1) + (value >> n_bits & 1)) >> n_bits;
+}
+
+static uint16_t narrow_to_bf16(float value)
+{
+    uint32_t bits = bits_of_float(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u)
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)round_off(bits, 16);
+}
+
+static uint16_t narrow_to_half(float value)
+{
+    uint32_t bits = bits_of_float(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffffu;
+    uint32_t exponent = magnitude >> 23, half;
+
+    if (magnitude > 0x7f800000u)
+        half = 0x7e00 | (magnitude >> 13 & 0x1ff);
+    else if (exponent >= 143) /* 2^16 and more */
+        half = 0x7c00;
+    else if (exponent >= 113) /* normal halves; what is rounded up to 2^16 becomes infinity by its carry */
+        half = round_off(magnitude - (112u << 23), 13);
+    else if (exponent >= 102) /* in units of 2^-24 */
+        half = round_off((magnitude & 0x7fffffu) | 0x800000u, 126 - exponent);
+    else
+        half = 0;
+    return (uint16_t)(sign | half);
+}
+
 static float element(const void *w, size_t i, enum weight_type type)
 {
     const unsigned char *at = (const unsigned char *)w + i * weight_type_size(type);
@@ -96,6 +128,18 @@ static void widen(enum weight_type type, float *out, const void *w, size_t n)
     }
     for (size_t i = 0; i < n; i++)
         out[i] = element(w, i, type);
+}
+
+static void narrow(enum weight_type type, void *out, const float *x, size_t n)
+{
+    if (type == WEIGHT_F32) {
+        memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint16_t half = type == WEIGHT_F16 ? narrow_to_half(x[i]) : narrow_to_bf16(x[i]);
+        memcpy((char *)out + i * sizeof half, &half, sizeof half);
+    }
 }
 
 #define ROWS_OF_TYPE(TYPE, suffix)                                                                           \
@@ -215,24 +259,42 @@ static void softmax(float *x, size_t n)
         x[i] *= inverse;
 }
 
-static void attend(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads,
-                   size_t d_head, const float *const *k_blocks, const float *const *v_blocks,
+static void attend(enum weight_type type, float *out, size_t out_stride, const float *q, size_t q_stride,
+                   size_t n_heads, size_t d_head, const void *const *k_blocks, const void *const *v_blocks,
                    size_t block_tokens, size_t first, size_t n_positions, float scale, float *scores)
 {
     for (size_t h = 0; h < n_heads; h++, out += out_stride, q += q_stride, scores += n_positions) {
         for (size_t j = first; j < n_positions; j++)
-            scores[j] =
-                scale * dot(k_blocks[j / block_tokens], j % block_tokens * d_head, WEIGHT_F32, q, d_head);
+            scores[j] = scale * dot(k_blocks[j / block_tokens], j % block_tokens * d_head, type, q, d_head);
         if (first < n_positions)
             softmax(scores + first, n_positions - first);
         for (size_t i = 0; i < d_head; i++) {
             float acc = 0;
             for (size_t j = first; j < n_positions; j++)
-                acc = fmaf(scores[j], v_blocks[j / block_tokens][j % block_tokens * d_head + i], acc);
+                acc = fmaf(scores[j],
+                           element(v_blocks[j / block_tokens], j % block_tokens * d_head + i, type), acc);
             out[i] = acc;
         }
     }
 }
+
+#define CACHE_ROWS_OF_TYPE(TYPE, suffix)                                                                     \
+    static void narrow_##suffix(void *out, const float *x, size_t n)                                         \
+    {                                                                                                        \
+        narrow(TYPE, out, x, n);                                                                             \
+    }                                                                                                        \
+    static void attend_##suffix(float *out, size_t out_stride, const float *q, size_t q_stride,              \
+                                size_t n_heads, size_t d_head, const void *const *k_blocks,                  \
+                                const void *const *v_blocks, size_t block_tokens, size_t first,              \
+                                size_t n_positions, float scale, float *scores)                              \
+    {                                                                                                        \
+        attend(TYPE, out, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks, block_tokens, first, \
+               n_positions, scale, scores);                                                                  \
+    }
+
+CACHE_ROWS_OF_TYPE(WEIGHT_F32, f32)
+CACHE_ROWS_OF_TYPE(WEIGHT_F16, f16)
+CACHE_ROWS_OF_TYPE(WEIGHT_BF16, bf16)
 
 static size_t arg_max(const float *x, size_t n)
 {
@@ -256,6 +318,7 @@ const struct kernels kernels_reference = {
     .matmul = {[WEIGHT_F32] = matmul_f32, [WEIGHT_F16] = matmul_f16, [WEIGHT_BF16] = matmul_bf16},
     .expand = {[WEIGHT_F32] = expand_f32, [WEIGHT_F16] = expand_f16, [WEIGHT_BF16] = expand_bf16},
     .widen = {[WEIGHT_F32] = widen_f32, [WEIGHT_F16] = widen_f16, [WEIGHT_BF16] = widen_bf16},
+    .narrow = {[WEIGHT_F32] = narrow_f32, [WEIGHT_F16] = narrow_f16, [WEIGHT_BF16] = narrow_bf16},
     .add = add,
     .multiply = multiply,
     .activate = {[ACTIVATION_SILU] = silu,
@@ -265,7 +328,7 @@ const struct kernels kernels_reference = {
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .rope = rope,
-    .attend = attend,
+    .attend = {[WEIGHT_F32] = attend_f32, [WEIGHT_F16] = attend_f16, [WEIGHT_BF16] = attend_bf16},
     .arg_max = arg_max,
     .log_sum_exp = log_sum_exp,
 };

@@ -7,6 +7,7 @@
  *     v_load(p)  v_store(p, v)        without any alignment
  *     v_load_some(p, n)  v_store_some(p, v, n)      n < 16 elements; the missing ones are read as +0
  *     v_load_weights(type, p)  v_load_some_weights(type, p, n)      widened
+ *     v_store_narrow(type, p, v)      16 elements of f16 or bf16, rounded as kernels.h says
  *     v_sqrt_one(x)                   of one float, correctly rounded
  *     v_join(v)  v_join_max(v)        the tree of kernels.h
  *     v_join_4(out, v)                out[i] = v_join(v[i]) for i < 4
@@ -14,7 +15,7 @@
  *     TILE_TOKENS                     tokens of a tile when there are many
  *     FEW_TOKENS                      tokens that one tile can have at most
  *     tall_rows[FEW_TOKENS]           rows of a tile of 1, 2, ... tokens; all divide BLOCK_ROWS
- *     TILE_COLUMNS, TILE_HEADS        of the tiles of sum_columns
+ *     TILE_COLUMNS, TILE_HEADS        of the tiles of sum_columns and of attention; at most 4 heads
  *
  * Tiles are what registers can hold. Their shapes never show in the results: an output has its own
  * accumulator, fed in an order that the contract fixes.
@@ -513,31 +514,169 @@ static void softmax(float *x, size_t n)
     scale_all(x, n, 1.0f / sum_exp(x, x, n, maximum(x, n)));
 }
 
-/* How many positions from j on lie in j's block. */
-ALWAYS_INLINE size_t run_of_block(size_t j, size_t block_tokens, size_t n_positions)
+/* What attend was asked, but for the type. */
+struct attention {
+    float *out;
+    size_t out_stride;
+    const float *q;
+    size_t q_stride, n_heads, d_head;
+    const void *const *k_blocks, *const *v_blocks;
+    size_t block_tokens, first, n_positions;
+    float *scores; /* (n_heads, n_positions) */
+};
+
+/* Neighbouring positions that lie in one block. */
+struct run {
+    size_t j, n;
+    const char *rows, *ahead; /* keys or values; the same place of a block that will be wanted */
+};
+
+/* The run that begins at position j. Blocks lie anywhere, so that memory cannot foresee them. */
+ALWAYS_INLINE struct run run_at(enum weight_type type, const struct attention *a, const void *const *blocks,
+                                size_t j)
 {
-    return least(block_tokens - j % block_tokens, n_positions - j);
+    size_t block = j / a->block_tokens, row = j % a->block_tokens;
+    size_t row_bytes = a->d_head * weight_type_size(type);
+    size_t distance = BYTES_AHEAD / (a->block_tokens * row_bytes + 1) + 1;
+    size_t ahead = least(block + distance, (a->n_positions - 1) / a->block_tokens);
+    return (struct run){.j = j,
+                        .n = least(a->block_tokens - row, a->n_positions - j),
+                        .rows = (const char *)blocks[block] + row * row_bytes,
+                        .ahead = (const char *)blocks[ahead] + row * row_bytes};
 }
 
-/* For some heads and columns: out = sum of p_j v_j. */
-ALWAYS_INLINE void mix_tile(size_t n_heads, size_t n_vectors, size_t last, float *out, size_t out_stride,
-                            size_t d_head, const float *const *v_blocks, size_t column, size_t block_tokens,
-                            size_t first, size_t n_positions, const float *scores)
+/* scores[h][r] = q[h] . keys[r] for some keys and heads. What lies at `ahead` is fetched bit by bit, since a burst
+   would be waited for. */
+ALWAYS_INLINE void score_tile(enum weight_type type, size_t n_keys, size_t n_heads, float *scores,
+                              size_t scores_stride, const char *keys, const char *ahead, size_t d_head,
+                              const float *q, size_t q_stride)
 {
-    vec acc[TILE_HEADS][TILE_COLUMNS];
+    const size_t size = weight_type_size(type);
+    vec acc[8][8], key[8];
+    size_t k = 0;
 
-    clear_sums(n_heads, n_vectors, acc);
-    for (size_t j = first, run; j < n_positions; j += run) {
-        run = run_of_block(j, block_tokens, n_positions);
-        sum_columns(WEIGHT_F32, n_heads, n_vectors, last, acc,
-                    v_blocks[j / block_tokens] + j % block_tokens * d_head + column, d_head, run, scores + j,
-                    n_positions);
+#pragma GCC unroll 8
+    for (size_t r = 0; r < n_keys; r++)
+#pragma GCC unroll 8
+        for (size_t h = 0; h < n_heads; h++)
+            acc[r][h] = v_set(0.0f);
+#pragma GCC unroll 2
+    for (; k + LANES <= d_head; k += LANES) {
+#pragma GCC unroll 8
+        for (size_t r = 0; r < n_keys; r++) {
+            key[r] = v_load_weights(type, keys + (r * d_head + k) * size);
+            __builtin_prefetch(ahead + (r * d_head + k) * size, 0, 2);
+        }
+#pragma GCC unroll 8
+        for (size_t h = 0; h < n_heads; h++) {
+            vec query = v_load(q + h * q_stride + k);
+#pragma GCC unroll 8
+            for (size_t r = 0; r < n_keys; r++)
+                acc[r][h] = v_fma(key[r], query, acc[r][h]);
+        }
+    }
+    if (k < d_head) {
+#pragma GCC unroll 8
+        for (size_t r = 0; r < n_keys; r++)
+            key[r] = v_load_some_weights(type, keys + (r * d_head + k) * size, d_head - k);
+#pragma GCC unroll 8
+        for (size_t h = 0; h < n_heads; h++) {
+            vec query = v_load_some(q + h * q_stride + k, d_head - k);
+#pragma GCC unroll 8
+            for (size_t r = 0; r < n_keys; r++)
+                acc[r][h] = v_fma(key[r], query, acc[r][h]);
+        }
+    }
+#pragma GCC unroll 8
+    for (size_t h = 0; h < n_heads; h++) {
+        size_t r = 0;
+#pragma GCC unroll 2
+        for (; r + 4 <= n_keys; r += 4)
+            v_join_4(scores + h * scores_stride + r, acc[r][h], acc[r + 1][h], acc[r + 2][h], acc[r + 3][h]);
+#pragma GCC unroll 4
+        for (; r < n_keys; r++)
+            scores[h * scores_stride + r] = v_join(acc[r][h]);
+    }
+}
+
+/* How many heads make the next tile when n are left: 5 are 3 and 2, not 4 and 1. */
+ALWAYS_INLINE size_t next_heads(size_t n)
+{
+    size_t n_tiles = (n + TILE_HEADS - 1) / TILE_HEADS;
+    return (n + n_tiles - 1) / n_tiles;
+}
+
+/* Some keys of a run against all heads. */
+ALWAYS_INLINE void score_keys(enum weight_type type, size_t n_keys, const struct attention *a, size_t j,
+                              const char *keys, const char *ahead)
+{
+    for (size_t h = 0, n; h < a->n_heads; h += n) {
+        float *scores = a->scores + h * a->n_positions + j;
+        const float *q = a->q + h * a->q_stride;
+        n = next_heads(a->n_heads - h);
+        ahead = h == 0 ? ahead : keys; /* once is enough */
+        if (n == 1)
+            score_tile(type, n_keys, 1, scores, a->n_positions, keys, ahead, a->d_head, q, a->q_stride);
+        else if (n == 2)
+            score_tile(type, n_keys, 2, scores, a->n_positions, keys, ahead, a->d_head, q, a->q_stride);
+        else if (n == 3 && TILE_HEADS > 2)
+            score_tile(type, n_keys, 3, scores, a->n_positions, keys, ahead, a->d_head, q, a->q_stride);
+        else if (TILE_HEADS > 3)
+            score_tile(type, n_keys, 4, scores, a->n_positions, keys, ahead, a->d_head, q, a->q_stride);
+    }
+}
+
+ALWAYS_INLINE void score_all(enum weight_type type, const struct attention *a)
+{
+    const size_t row_bytes = a->d_head * weight_type_size(type);
+
+    for (size_t j = a->first; j < a->n_positions;) {
+        struct run run = run_at(type, a, a->k_blocks, j);
+        size_t r = 0;
+        for (; r + TILE_ROWS <= run.n; r += TILE_ROWS)
+            score_keys(type, TILE_ROWS, a, j + r, run.rows + r * row_bytes, run.ahead + r * row_bytes);
+        for (; r < run.n; r++)
+            score_keys(type, 1, a, j + r, run.rows + r * row_bytes, run.ahead + r * row_bytes);
+        j += run.n;
+    }
+}
+
+/* out[h][c] += sum of p[h][j] v[j][c] over a run, for some heads and vectors of columns, the last of `last` columns. Between
+   runs the sums wait in `out`. */
+ALWAYS_INLINE void mix_tile(enum weight_type type, size_t n_heads, size_t n_vectors, size_t last, float *out,
+                            size_t out_stride, const char *values, const char *ahead, size_t d_head,
+                            size_t n_j, const float *p, size_t p_stride)
+{
+    vec acc[8][8], value[8];
+
+#pragma GCC unroll 8
+    for (size_t h = 0; h < n_heads; h++)
+#pragma GCC unroll 8
+        for (size_t c = 0; c < n_vectors; c++) {
+            const float *at = out + h * out_stride + c * LANES;
+            acc[h][c] = last < LANES ? v_load_some(at, last) : v_load(at);
+        }
+    for (size_t j = 0; j < n_j; j++) {
+#pragma GCC unroll 8
+        for (size_t c = 0; c < n_vectors; c++) {
+            const char *at = weight_at(type, values, j * d_head + c * LANES);
+            value[c] = last < LANES ? v_load_some_weights(type, at, last) : v_load_weights(type, at);
+            if (c * LANES * weight_type_size(type) % 64 == 0)
+                __builtin_prefetch(weight_at(type, ahead, j * d_head + c * LANES), 0, 2);
+        }
+#pragma GCC unroll 8
+        for (size_t h = 0; h < n_heads; h++) {
+            vec factor = v_set(p[h * p_stride + j]);
+#pragma GCC unroll 8
+            for (size_t c = 0; c < n_vectors; c++)
+                acc[h][c] = v_fma(value[c], factor, acc[h][c]);
+        }
     }
 #pragma GCC unroll 8
     for (size_t h = 0; h < n_heads; h++)
 #pragma GCC unroll 8
         for (size_t c = 0; c < n_vectors; c++) {
-            float *at = out + h * out_stride + column + c * LANES;
+            float *at = out + h * out_stride + c * LANES;
             if (last < LANES)
                 v_store_some(at, acc[h][c], last);
             else
@@ -545,46 +684,95 @@ ALWAYS_INLINE void mix_tile(size_t n_heads, size_t n_vectors, size_t last, float
         }
 }
 
-ALWAYS_INLINE void mix_heads(size_t n_heads, float *out, size_t out_stride, size_t d_head,
-                             const float *const *v_blocks, size_t block_tokens, size_t first,
-                             size_t n_positions, const float *scores)
+/* A run's values for some heads. */
+ALWAYS_INLINE void mix_heads(enum weight_type type, size_t n_heads, const struct attention *a,
+                             const struct run *run, size_t h)
 {
+    const float *p = a->scores + h * a->n_positions + run->j;
+    const char *ahead = h == 0 ? run->ahead : run->rows;
+    float *out = a->out + h * a->out_stride;
     size_t i = 0;
 
-    for (; i + TILE_COLUMNS * LANES <= d_head; i += TILE_COLUMNS * LANES)
-        mix_tile(n_heads, TILE_COLUMNS, LANES, out, out_stride, d_head, v_blocks, i, block_tokens, first,
-                 n_positions, scores);
-    for (; i + LANES <= d_head; i += LANES)
-        mix_tile(n_heads, 1, LANES, out, out_stride, d_head, v_blocks, i, block_tokens, first, n_positions,
-                 scores);
-    if (i < d_head)
-        mix_tile(n_heads, 1, d_head - i, out, out_stride, d_head, v_blocks, i, block_tokens, first,
-                 n_positions, scores);
+    for (; i + TILE_COLUMNS * LANES <= a->d_head; i += TILE_COLUMNS * LANES)
+        mix_tile(type, n_heads, TILE_COLUMNS, LANES, out + i, a->out_stride, weight_at(type, run->rows, i),
+                 weight_at(type, ahead, i), a->d_head, run->n, p, a->n_positions);
+    for (; i + LANES <= a->d_head; i += LANES)
+        mix_tile(type, n_heads, 1, LANES, out + i, a->out_stride, weight_at(type, run->rows, i),
+                 weight_at(type, ahead, i), a->d_head, run->n, p, a->n_positions);
+    if (i < a->d_head)
+        mix_tile(type, n_heads, 1, a->d_head - i, out + i, a->out_stride, weight_at(type, run->rows, i),
+                 weight_at(type, ahead, i), a->d_head, run->n, p, a->n_positions);
 }
 
-static void attend(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads,
-                   size_t d_head, const float *const *k_blocks, const float *const *v_blocks,
-                   size_t block_tokens, size_t first, size_t n_positions, float scale, float *scores)
+ALWAYS_INLINE void mix_all(enum weight_type type, const struct attention *a)
 {
-    /* The keys of a run are a matrix, and the heads are its tokens. */
-    for (size_t j = first, run; j < n_positions; j += run) {
-        run = run_of_block(j, block_tokens, n_positions);
-        matmul_f32(scores + j, n_positions, k_blocks[j / block_tokens] + j % block_tokens * d_head, run,
-                   d_head, q, q_stride, n_heads);
-    }
-    if (first < n_positions)
-        for (size_t h = 0; h < n_heads; h++) {
-            scale_all(scores + h * n_positions + first, n_positions - first, scale);
-            softmax(scores + h * n_positions + first, n_positions - first);
+    for (size_t h = 0; h < a->n_heads; h++)
+        memset(a->out + h * a->out_stride, 0, a->d_head * sizeof *a->out);
+    for (size_t j = a->first; j < a->n_positions;) {
+        struct run run = run_at(type, a, a->v_blocks, j);
+        for (size_t h = 0, n; h < a->n_heads; h += n) {
+            n = next_heads(a->n_heads - h);
+            if (n == 1)
+                mix_heads(type, 1, a, &run, h);
+            else if (n == 2)
+                mix_heads(type, 2, a, &run, h);
+            else if (n == 3 && TILE_HEADS > 2)
+                mix_heads(type, 3, a, &run, h);
+            else if (TILE_HEADS > 3)
+                mix_heads(type, 4, a, &run, h);
         }
-    size_t h = 0;
-    for (; h + TILE_HEADS <= n_heads; h += TILE_HEADS)
-        mix_heads(TILE_HEADS, out + h * out_stride, out_stride, d_head, v_blocks, block_tokens, first,
-                  n_positions, scores + h * n_positions);
-    for (; h < n_heads; h++)
-        mix_heads(1, out + h * out_stride, out_stride, d_head, v_blocks, block_tokens, first, n_positions,
-                  scores + h * n_positions);
+        j += run.n;
+    }
 }
+
+ALWAYS_INLINE void attend(enum weight_type type, const struct attention *a, float scale)
+{
+    const size_t n = a->n_positions - least(a->first, a->n_positions);
+
+    score_all(type, a);
+    for (size_t h = 0; h < a->n_heads && n > 0; h++) {
+        scale_all(a->scores + h * a->n_positions + a->first, n, scale);
+        softmax(a->scores + h * a->n_positions + a->first, n);
+    }
+    mix_all(type, a);
+}
+
+ALWAYS_INLINE void narrow(enum weight_type type, void *out, const float *x, size_t n)
+{
+    char *at = out;
+    size_t i = 0;
+
+    if (type == WEIGHT_F32) {
+        memcpy(out, x, n * sizeof *x);
+        return;
+    }
+    for (; i + LANES <= n; i += LANES)
+        v_store_narrow(type, at + i * sizeof(uint16_t), v_load(x + i));
+    if (i < n) {
+        uint16_t rest[LANES];
+        v_store_narrow(type, rest, v_load_some(x + i, n - i));
+        memcpy(at + i * sizeof *rest, rest, (n - i) * sizeof *rest);
+    }
+}
+
+#define CACHE_ROWS_OF_TYPE(TYPE, suffix)                                                                     \
+    static void narrow_##suffix(void *out, const float *x, size_t n)                                         \
+    {                                                                                                        \
+        narrow(TYPE, out, x, n);                                                                             \
+    }                                                                                                        \
+    static void attend_##suffix(float *out, size_t out_stride, const float *q, size_t q_stride,              \
+                                size_t n_heads, size_t d_head, const void *const *k_blocks,                  \
+                                const void *const *v_blocks, size_t block_tokens, size_t first,              \
+                                size_t n_positions, float scale, float *scores)                              \
+    {                                                                                                        \
+        const struct attention a = {out,      out_stride,   q,     q_stride,    n_heads, d_head, k_blocks,   \
+                                    v_blocks, block_tokens, first, n_positions, scores};                     \
+        attend(TYPE, &a, scale);                                                                             \
+    }
+
+CACHE_ROWS_OF_TYPE(WEIGHT_F32, f32)
+CACHE_ROWS_OF_TYPE(WEIGHT_F16, f16)
+CACHE_ROWS_OF_TYPE(WEIGHT_BF16, bf16)
 
 /* ---- over the vocabulary ---- */
 
@@ -619,7 +807,9 @@ static float log_sum_exp(const float *x, size_t n)
                      [ACTIVATION_GELU_TANH] = gelu_tanh,                                                     \
                      [ACTIVATION_GELU_ERF] = gelu_erf,                                                       \
                      [ACTIVATION_RELU] = relu},                                                              \
-        .rms_norm = rms_norm, .layer_norm = layer_norm, .rope = rope, .attend = attend, .arg_max = arg_max,  \
+        .rms_norm = rms_norm, .layer_norm = layer_norm, .rope = rope, .arg_max = arg_max,                    \
+        .narrow = {[WEIGHT_F32] = narrow_f32, [WEIGHT_F16] = narrow_f16, [WEIGHT_BF16] = narrow_bf16},       \
+        .attend = {[WEIGHT_F32] = attend_f32, [WEIGHT_F16] = attend_f16, [WEIGHT_BF16] = attend_bf16},       \
         .log_sum_exp = log_sum_exp                                                                           \
     }
 

@@ -77,9 +77,9 @@ static uint64_t bytes_per_step(const struct model *model)
     return bytes;
 }
 
-static uint64_t kv_bytes_per_position(const struct model *model)
+static uint64_t kv_bytes_per_position(const struct model *model, enum weight_type type)
 {
-    return kv_block_bytes(model) / KV_BLOCK_TOKENS;
+    return kv_block_bytes(model, type) / KV_BLOCK_TOKENS;
 }
 
 /* -- Random adapters -------------------------------------------------------------------------- */
@@ -283,13 +283,14 @@ static char *make_report(struct lorad *lorad, const struct lorad_bench_options *
     /* Merged views that differ stream one W' each. */
     size_t n_weight_passes = options->merged ? size_max(1, size_min(options->n_adapters, options->n_sequences)) : 1;
     double bytes = (double)(bytes_per_step(lorad->model) * n_weight_passes + adapter_bytes_read(lorad, options)) +
-                   (double)kv_bytes_per_position(lorad->model) * mean_context * (double)options->n_sequences;
+                   (double)kv_bytes_per_position(lorad->model, kv_type_of(&options->open)) * mean_context * (double)options->n_sequences;
     json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:b, s:I}", "model", info->name,
                             "family", info->family, "weights", info->weights, "kernels", info->kernels, "threads",
                             (json_int_t)info->n_threads, "adapters", (json_int_t)options->n_adapters, "rank",
                             (json_int_t)options->rank, "sequences", (json_int_t)options->n_sequences,
                             "prompt_tokens", (json_int_t)options->prompt_tokens, "new_tokens",
                             (json_int_t)options->new_tokens, "merged", options->merged, "repeats", (json_int_t)n);
+    json_object_set_new(out, "kv_type", json_string(info->kv_type));
     json_object_set_new(out, "prefill_tokens_per_second", json_real(MEDIAN(results, n, prefill_tokens_per_second)));
     json_object_set_new(out, "prefill_ms", json_real(MEDIAN(results, n, first_token_ms)));
     json_object_set_new(out, "decode_tokens_per_second", json_real(MEDIAN(results, n, decode_tokens_per_second)));

@@ -82,7 +82,8 @@ static json_t *describe_model(const struct model *model)
     json_object_set_new(out, "d_head", json_size(config->d_head));
     json_object_set_new(out, "n_vocab", json_size(config->n_vocab));
     json_object_set_new(out, "max_positions", json_size(config->max_positions));
-    json_object_set_new(out, "kv_bytes_per_token", json_size(kv_block_bytes(model) / KV_BLOCK_TOKENS));
+    /* In 16 bits, as it is unless asked otherwise. */
+    json_object_set_new(out, "kv_bytes_per_token", json_size(kv_block_bytes(model, WEIGHT_BF16) / KV_BLOCK_TOKENS));
     json_object_set_new(out, "sites", describe_linear_sites(model));
     json_object_set_new(out, "warnings", describe_texts(model->warnings, model->n_warnings));
     return out;

@@ -45,6 +45,16 @@ struct model *open_model(const struct lorad_options *options, const struct kerne
                       options->progress_context, err);
 }
 
+enum weight_type kv_type_of(const struct lorad_options *options)
+{
+    static const enum weight_type types[] = {
+        [LORAD_KV_BF16] = WEIGHT_BF16,
+        [LORAD_KV_F16] = WEIGHT_F16,
+        [LORAD_KV_F32] = WEIGHT_F32,
+    };
+    return types[options->kv_type];
+}
+
 /* The last component of a path, without slashes at its end: what a model is called when nobody says. */
 static char *name_of_path(const char *path)
 {
@@ -62,9 +72,9 @@ static char *name_of_path(const char *path)
 }
 
 /* A quarter of the memory for keys and values, at least one sequence, at most all sequences at full length. */
-static uint64_t choose_kv_memory(const struct model *model, size_t context, size_t n_sequences)
+static uint64_t choose_kv_memory(const struct model *model, enum weight_type kv_type, size_t context, size_t n_sequences)
 {
-    uint64_t one = (context / KV_BLOCK_TOKENS + 1) * kv_block_bytes(model);
+    uint64_t one = (context / KV_BLOCK_TOKENS + 1) * kv_block_bytes(model, kv_type);
     uint64_t all = one * n_sequences;
     uint64_t quarter = memory_usable_bytes() / 4;
     uint64_t chosen = all < quarter ? all : quarter;
@@ -102,7 +112,7 @@ static void log_registry_event(void *context, const char *event, const char *id,
               log_quote(message, quoted, sizeof quoted));
 }
 
-static void fill_info(struct lorad *lorad, size_t n_threads, uint64_t kv_bytes)
+static void fill_info(struct lorad *lorad, size_t n_threads, enum weight_type kv_type, uint64_t kv_bytes)
 {
     const struct model *model = lorad->model;
     lorad->info = (struct lorad_model_info){
@@ -110,6 +120,7 @@ static void fill_info(struct lorad *lorad, size_t n_threads, uint64_t kv_bytes)
         .path = lorad->path,
         .family = family_name(model->config.family),
         .weights = model->weights_name,
+        .kv_type = weight_type_name(kv_type),
         .kernels = model->kernels->name,
         .n_layers = model->config.n_layers,
         .d_model = model->config.d_model,
@@ -145,13 +156,15 @@ static bool open_engine(struct lorad *lorad, const struct lorad_options *options
 {
     size_t n_threads = options->n_threads ? options->n_threads : cpu_usable_cores();
     size_t n_sequences = options->max_sequences ? options->max_sequences : DEFAULT_SEQUENCES;
+    enum weight_type kv_type = kv_type_of(options);
     uint64_t kv_memory = options->kv_memory;
     if (kv_memory == 0)
-        kv_memory = choose_kv_memory(lorad->model, lorad->context, n_sequences);
+        kv_memory = choose_kv_memory(lorad->model, kv_type, lorad->context, n_sequences);
     struct engine_options engine = {
         .model = lorad->model,
         .tokenizer = lorad->tokenizer,
         .kv_memory = kv_memory,
+        .kv_type = kv_type,
         .context = lorad->context,
         .max_sequences = n_sequences,
         .max_batch_tokens = options->max_batch_tokens ? options->max_batch_tokens : DEFAULT_BATCH_TOKENS,
@@ -163,7 +176,7 @@ static bool open_engine(struct lorad *lorad, const struct lorad_options *options
     lorad->engine = lorad->pool ? engine_create(&engine, err) : NULL;
     if (!lorad->engine)
         return false;
-    fill_info(lorad, n_threads, kv_memory);
+    fill_info(lorad, n_threads, kv_type, kv_memory);
     return true;
 }
 

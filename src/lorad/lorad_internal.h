@@ -27,4 +27,6 @@ struct lorad {
 /* Opens with a model and tokenizer as options say, but no engine, registry or thread: for offline work. */
 struct model *open_model(const struct lorad_options *options, const struct kernels **kernels_out, struct error *err);
 
+enum weight_type kv_type_of(const struct lorad_options *options);
+
 #endif

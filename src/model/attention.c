@@ -1,11 +1,10 @@
 /*
  * attention.c - a unit of work is some neighbouring queries of a sequence with one key/value head; units are cut to about
  * the same number of keys. While a prompt is read, a query needs keys that other units would write, so
- * all keys are written first; in decoding each unit writes its own.
+ * all keys are written first; in decoding each unit writes its own. Keys and values are always read from the cache, after they
+ * were rounded to its type: a chunk's own tokens see each other as those of later chunks see them.
  */
 #include "model/attention.h"
-
-#include <string.h>
 
 #include "base/bytes.h"
 #include "model/family.h"
@@ -130,9 +129,11 @@ static void prepare(const struct run *run, const struct batch_sequence *sequence
         prepare_head(run, q + head * d_head, token, NORM_ROLE_Q);
     prepare_head(run, k, token, NORM_ROLE_K);
     uint32_t block = sequence->blocks[position / KV_BLOCK_TOKENS];
-    size_t row = position % KV_BLOCK_TOKENS * d_head;
-    memcpy(kv_keys(attention->kv, block, run->layer, kv_head) + row, k, d_head * sizeof *k);
-    memcpy(kv_values(attention->kv, block, run->layer, kv_head) + row, v, d_head * sizeof *v);
+    enum weight_type type = kv_type(attention->kv);
+    size_t row = position % KV_BLOCK_TOKENS * d_head * weight_type_size(type);
+    const struct kernels *kernels = attention->model->kernels;
+    kernels->narrow[type]((char *)kv_keys(attention->kv, block, run->layer, kv_head) + row, k, d_head);
+    kernels->narrow[type]((char *)kv_values(attention->kv, block, run->layer, kv_head) + row, v, d_head);
 }
 
 static void attend(const struct run *run, const struct attention_unit *unit, size_t thread)
@@ -140,11 +141,13 @@ static void attend(const struct run *run, const struct attention_unit *unit, siz
     struct attention *attention = run->attention;
     const struct model_config *config = &attention->model->config;
     const struct batch_sequence *sequence = unit->sequence;
+    const struct kernels *kernels = attention->model->kernels;
+    enum weight_type type = kv_type(attention->kv);
     size_t d_head = config->d_head, n_group = config->n_heads / config->n_kv_heads;
     size_t n_before = sequence->first_position + unit->first;
     size_t first_seen = run->window && n_before + 1 > run->window ? n_before + 1 - run->window : 0;
-    const float **keys = attention->keys + thread * attention->n_blocks;
-    const float **values = attention->values + thread * attention->n_blocks;
+    const void **keys = attention->keys + thread * attention->n_blocks;
+    const void **values = attention->values + thread * attention->n_blocks;
 
     for (size_t b = first_seen / KV_BLOCK_TOKENS; b < ceil_divide(n_before + unit->n_tokens, KV_BLOCK_TOKENS); b++) {
         keys[b] = kv_keys(attention->kv, sequence->blocks[b], run->layer, unit->kv_head);
@@ -154,10 +157,10 @@ static void attend(const struct run *run, const struct attention_unit *unit, siz
         size_t token = sequence->first_token + unit->first + i, n_positions = n_before + i + 1;
         size_t first = run->window && n_positions > run->window ? n_positions - run->window : 0;
         size_t head_at = unit->kv_head * n_group * d_head;
-        attention->model->kernels->attend(attention->out + token * config->n_heads * d_head + head_at, d_head,
-                                          qkv_row(attention, token) + head_at, d_head, n_group, d_head, keys, values,
-                                          KV_BLOCK_TOKENS, first, n_positions, run->scale,
-                                          attention->scores + thread * attention->n_scores);
+        kernels->attend[type](attention->out + token * config->n_heads * d_head + head_at, d_head,
+                              qkv_row(attention, token) + head_at, d_head, n_group, d_head, keys, values,
+                              KV_BLOCK_TOKENS, first, n_positions, run->scale,
+                              attention->scores + thread * attention->n_scores);
     }
 }
 

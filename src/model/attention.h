@@ -24,7 +24,7 @@ struct attention {
     size_t n_units, n_parts;
     bool is_decode;                      /* every sequence has one token here */
     float *scores;                       /* per thread */
-    const float **keys, **values;        /* per thread: block addresses */
+    const void **keys, **values;         /* per thread: block addresses */
     size_t n_scores, n_blocks;           /* of one thread */
 };
 

@@ -13,30 +13,31 @@
 #include "base/bytes.h"
 
 struct kv {
-    float *memory;
+    char *memory;
     size_t n_bytes;
+    enum weight_type type;
     size_t n_layers, n_kv_heads;
-    size_t head_floats; /* keys, or values, of one head in a block */
-    size_t block_floats;
+    size_t head_bytes; /* keys, or values, of one head in a block */
+    size_t block_bytes;
     size_t n_blocks, n_free;
     uint32_t *references; /* per block */
     uint32_t *free_blocks; /* n_free used, the top last */
 };
 
-uint64_t kv_block_bytes(const struct model *model)
+uint64_t kv_block_bytes(const struct model *model, enum weight_type type)
 {
     const struct model_config *config = &model->config;
-    return (uint64_t)config->n_layers * config->n_kv_heads * config->d_head * 2 * KV_BLOCK_TOKENS * sizeof(float);
+    return (uint64_t)config->n_layers * config->n_kv_heads * config->d_head * 2 * KV_BLOCK_TOKENS * weight_type_size(type);
 }
 
-static struct kv *allocate(const struct model *model, size_t n_blocks)
+static struct kv *allocate(size_t n_blocks, size_t block_bytes)
 {
     struct kv *kv = calloc(1, sizeof *kv);
     if (!kv)
         return NULL;
     kv->references = calloc(n_blocks, sizeof *kv->references);
     kv->free_blocks = calloc(n_blocks, sizeof *kv->free_blocks);
-    kv->n_bytes = n_blocks * (size_t)kv_block_bytes(model);
+    kv->n_bytes = n_blocks * block_bytes;
     if (kv->references && kv->free_blocks) {
         void *memory = mmap(NULL, kv->n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         kv->memory = memory == MAP_FAILED ? NULL : memory;
@@ -48,9 +49,10 @@ static struct kv *allocate(const struct model *model, size_t n_blocks)
     return kv;
 }
 
-struct kv *kv_create(const struct model *model, uint64_t memory_bytes, size_t context, struct error *err)
+struct kv *kv_create(const struct model *model, enum weight_type type, uint64_t memory_bytes, size_t context,
+                     struct error *err)
 {
-    uint64_t block_bytes = kv_block_bytes(model), n_needed = ceil_divide(context, KV_BLOCK_TOKENS);
+    uint64_t block_bytes = kv_block_bytes(model, type), n_needed = ceil_divide(context, KV_BLOCK_TOKENS);
     uint64_t n_blocks = memory_bytes / block_bytes;
     if (n_blocks >= KV_NO_BLOCK)
         n_blocks = KV_NO_BLOCK - 1;
@@ -60,16 +62,17 @@ struct kv *kv_create(const struct model *model, uint64_t memory_bytes, size_t co
                   (unsigned long long)(n_needed * block_bytes), (unsigned long long)memory_bytes);
         return NULL;
     }
-    struct kv *kv = allocate(model, (size_t)n_blocks);
+    struct kv *kv = allocate((size_t)n_blocks, (size_t)block_bytes);
     if (!kv) {
         error_set(err, ERROR_NO_MEMORY, "kv_memory", "%llu bytes of key/value cache cannot be reserved",
                   (unsigned long long)(n_blocks * block_bytes));
         return NULL;
     }
+    kv->type = type;
     kv->n_layers = model->config.n_layers;
     kv->n_kv_heads = model->config.n_kv_heads;
-    kv->head_floats = KV_BLOCK_TOKENS * model->config.d_head;
-    kv->block_floats = (size_t)block_bytes / sizeof(float);
+    kv->head_bytes = KV_BLOCK_TOKENS * model->config.d_head * weight_type_size(type);
+    kv->block_bytes = (size_t)block_bytes;
     kv->n_blocks = kv->n_free = (size_t)n_blocks;
     for (size_t i = 0; i < kv->n_blocks; i++)
         kv->free_blocks[i] = (uint32_t)(kv->n_blocks - 1 - i);
@@ -85,6 +88,11 @@ void kv_destroy(struct kv *kv)
     free(kv->references);
     free(kv->free_blocks);
     free(kv);
+}
+
+enum weight_type kv_type(const struct kv *kv)
+{
+    return kv->type;
 }
 
 size_t kv_n_blocks(const struct kv *kv)
@@ -125,18 +133,18 @@ size_t kv_n_references(const struct kv *kv, uint32_t block)
     return kv->references[block];
 }
 
-static float *head_at(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
+static char *head_at(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
 {
     assert(block < kv->n_blocks && layer < kv->n_layers && kv_head < kv->n_kv_heads);
-    return kv->memory + block * kv->block_floats + (layer * kv->n_kv_heads + kv_head) * 2 * kv->head_floats;
+    return kv->memory + block * kv->block_bytes + (layer * kv->n_kv_heads + kv_head) * 2 * kv->head_bytes;
 }
 
-float *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
+void *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
 {
     return head_at(kv, block, layer, kv_head);
 }
 
-float *kv_values(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
+void *kv_values(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
 {
-    return head_at(kv, block, layer, kv_head) + kv->head_floats;
+    return head_at(kv, block, layer, kv_head) + kv->head_bytes;
 }

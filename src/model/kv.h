@@ -15,12 +15,14 @@
 
 struct kv;
 
-/* As many blocks as fit into `memory_bytes` (at least one sequence of `context` must fit: ERROR_TOO_LARGE otherwise, saying
+/* Keys and values are elements of `type`, rounded when they are written. As many blocks as fit into `memory_bytes` (at least one sequence of `context` must fit: ERROR_TOO_LARGE otherwise, saying
    what is needed). Pages are touched on first use. */
-struct kv *kv_create(const struct model *model, uint64_t memory_bytes, size_t context, struct error *err);
+struct kv *kv_create(const struct model *model, enum weight_type type, uint64_t memory_bytes, size_t context,
+                     struct error *err);
 void kv_destroy(struct kv *kv);
 
-uint64_t kv_block_bytes(const struct model *model);
+uint64_t kv_block_bytes(const struct model *model, enum weight_type type);
+enum weight_type kv_type(const struct kv *kv);
 size_t kv_n_blocks(const struct kv *kv);
 size_t kv_n_free(const struct kv *kv);
 
@@ -30,8 +32,8 @@ void kv_retain(struct kv *kv, uint32_t block);
 void kv_release(struct kv *kv, uint32_t block);
 size_t kv_n_references(const struct kv *kv, uint32_t block);
 
-/* (KV_BLOCK_TOKENS, d_head) floats: keys or values of one layer and key/value head in a block. */
-float *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);
-float *kv_values(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);
+/* (KV_BLOCK_TOKENS, d_head) elements: keys or values of one layer and key/value head in a block. */
+void *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);
+void *kv_values(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);
 
 #endif

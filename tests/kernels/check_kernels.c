@@ -19,7 +19,7 @@
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
 
-enum { REGION_BYTES = 4 << 20, N_REGIONS = 8, GUARD_BYTES = 64, MAX_OUT = 1 << 18, LANES = 16 };
+enum { REGION_BYTES = 4 << 20, N_REGIONS = 8, GUARD_BYTES = 64, MAX_OUT = 1 << 18, LANES = 16, MOST_POSITIONS = 400 };
 
 static size_t n_checks, n_failures;
 
@@ -344,36 +344,82 @@ static void check_rope(const struct kernels *reference, const struct kernels *se
     }
 }
 
-static void check_attend(const struct kernels *reference, const struct kernels *set)
+/* One random call. What keys, queries and values are like goes together so that scores stay finite, mostly. */
+static void compare_attend(const struct kernels *reference, const struct kernels *set, enum weight_type type,
+                           size_t d_head, size_t n_positions)
 {
+    enum values kind = (enum values)random_between(0, N_VALUES - 1);
+    size_t n_heads = random_between(1, 9), block_tokens = random_between(1, 40);
+    size_t first = random_between(0, 3) ? 0 : random_between(0, n_positions);
+    size_t n_blocks = (n_positions + block_tokens - 1) / block_tokens;
+    size_t q_stride = d_head + random_between(0, 5), out_stride = d_head + random_between(0, 5);
+    size_t block_elements = block_tokens * d_head;
+    const void *keys = edge_weights(0, n_blocks * block_elements, type, kind);
+    const void *values = edge_weights(1, n_blocks * block_elements, type, kind == NASTY ? NASTY : PLAIN);
+    const float *q = edge_floats(2, (n_heads - 1) * q_stride + d_head, kind == NASTY ? PLAIN : kind);
+    const void *k_blocks[MOST_POSITIONS], *v_blocks[MOST_POSITIONS];
+    float *scores = edge(3, n_heads * n_positions * sizeof *scores);
     char shape[128];
 
-    for (size_t i = 0; i < 300; i++) {
-        enum values kind = (enum values)random_between(0, N_VALUES - 1);
-        size_t d_head = i < 140 ? i + 1 : random_between(1, 160), n_heads = random_between(1, 9);
-        size_t block_tokens = random_between(1, 40), n_positions = random_between(1, 100);
-        size_t first = random_between(0, 3) ? 0 : random_between(0, n_positions);
-        size_t n_blocks = (n_positions + block_tokens - 1) / block_tokens;
-        size_t q_stride = d_head + random_between(0, 5), out_stride = d_head + random_between(0, 5);
-        size_t block_floats = block_tokens * d_head;
-        const float *keys = edge_floats(0, n_blocks * block_floats, kind);
-        const float *values = edge_floats(1, n_blocks * block_floats, kind == NASTY ? NASTY : PLAIN);
-        const float *q = edge_floats(2, (n_heads - 1) * q_stride + d_head, kind == NASTY ? PLAIN : kind);
-        const float *k_blocks[100], *v_blocks[100];
-        float *scores = edge(3, n_heads * n_positions * sizeof *scores);
-        for (size_t b = 0; b < n_blocks; b++) { /* the last first: no order may be assumed */
-            k_blocks[b] = keys + (n_blocks - 1 - b) * block_floats;
-            v_blocks[b] = values + (n_blocks - 1 - b) * block_floats;
-        }
-        struct outputs out = outputs_of((n_heads - 1) * out_stride + d_head, PLAIN);
-        reference->attend(out.reference, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks,
-                          block_tokens, first, n_positions, 0.125f, scores);
-        set->attend(out.set, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks, block_tokens,
-                    first, n_positions, 0.125f, scores);
-        snprintf(shape, sizeof shape, "%zu heads of %zu, positions %zu to %zu in blocks of %zu", n_heads,
-                 d_head, first, n_positions, block_tokens);
-        compare(&out, set, "attend", shape);
+    for (size_t b = 0; b < n_blocks; b++) { /* the last first: no order may be assumed */
+        size_t at = (n_blocks - 1 - b) * block_elements * weight_type_size(type);
+        k_blocks[b] = (const char *)keys + at;
+        v_blocks[b] = (const char *)values + at;
     }
+    struct outputs out = outputs_of((n_heads - 1) * out_stride + d_head, PLAIN);
+    reference->attend[type](out.reference, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks,
+                            block_tokens, first, n_positions, 0.125f, scores);
+    set->attend[type](out.set, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks, block_tokens,
+                      first, n_positions, 0.125f, scores);
+    snprintf(shape, sizeof shape, "%s, %zu heads of %zu, positions %zu to %zu in blocks of %zu",
+             weight_type_name(type), n_heads, d_head, first, n_positions, block_tokens);
+    compare(&out, set, "attend", shape);
+}
+
+static void check_attend(const struct kernels *reference, const struct kernels *set)
+{
+    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+        for (size_t i = 0; i < 300; i++)
+            compare_attend(reference, set, (enum weight_type)type, i < 140 ? i + 1 : random_between(1, 160),
+                           random_between(1, i % 10 ? 100 : MOST_POSITIONS));
+}
+
+/* Floats of all kinds: any bits, and those next to where a rounding changes. */
+static float any_float(void)
+{
+    uint32_t bits = (uint32_t)(random_bits() >> 32);
+    switch (random_between(0, 5)) {
+    case 0: /* about what f16 can hold, subnormals too */
+        return float_of_bits((bits & 0x80ffffffu) | (uint32_t)random_between(100, 144) << 23);
+    case 1: /* near a tie of bf16 */
+        return float_of_bits((bits & 0xffff0000u) | (0x7ffeu + (bits & 3)));
+    case 2: /* near a tie of f16 */
+        return float_of_bits((bits & 0xffffe000u) | (0x0ffeu + (bits & 3)));
+    case 3: /* a NaN or infinity */
+        return float_of_bits(bits | 0x7f800000u);
+    case 4:
+        return random_value(NASTY);
+    default:
+        return float_of_bits(bits);
+    }
+}
+
+static void check_narrow(const struct kernels *reference, const struct kernels *set)
+{
+    static unsigned char narrowed[2][MOST_POSITIONS * sizeof(float) + 2 * GUARD_BYTES];
+
+    for (size_t i = 0; i < 3000; i++)
+        for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+            size_t n = i < 70 ? i + 1 : random_between(1, MOST_POSITIONS), at = GUARD_BYTES + 2 * (i % 7);
+            float *x = edge(0, n * sizeof *x);
+            for (size_t k = 0; k < n; k++)
+                x[k] = any_float();
+            memset(narrowed, 0xa5, sizeof narrowed);
+            reference->narrow[type](narrowed[0] + at, x, n);
+            set->narrow[type](narrowed[1] + at, x, n);
+            check(memcmp(narrowed[0], narrowed[1], sizeof *narrowed) == 0, set->name, "narrow",
+                  weight_type_name((enum weight_type)type));
+        }
 }
 
 static void check_vocabulary(const struct kernels *reference, const struct kernels *set)
@@ -400,6 +446,7 @@ static void check_set(const struct kernels *reference, const struct kernels *set
     check_norms(reference, set);
     check_rope(reference, set);
     check_attend(reference, set);
+    check_narrow(reference, set);
     check_vocabulary(reference, set);
 }
 
@@ -468,6 +515,49 @@ static void known_halves(const struct kernels *set)
         check(bits_of_float(wide[i]) == i << 16, set->name, "widen", "bf16 is not exact");
 }
 
+static uint16_t narrow_one(const struct kernels *set, enum weight_type type, uint32_t bits)
+{
+    float x = float_of_bits(bits);
+    uint16_t out[LANES];
+    set->narrow[type](out, &x, 1);
+    return out[0];
+}
+
+/* The magnitude of an element as bits of a float, and half-way on to its neighbour; after the largest comes what
+   would come if there were another one. In bits, as subnormals of bf16 may be flushed here. */
+static uint32_t widened(enum weight_type type, unsigned bits)
+{
+    return type == WEIGHT_F16 ? bits_of_float((float)half_value(bits)) : bits << 16;
+}
+static uint32_t half_way_on(enum weight_type type, unsigned bits)
+{
+    if (type == WEIGHT_BF16)
+        return bits << 16 | 0x8000;
+    return bits < 0x400 ? bits_of_float((float)ldexp(2 * bits + 1, -25)) : widened(type, bits) + 0x1000;
+}
+
+/* Every element comes back; half-way to its neighbour the even one is taken, a little off half-way the nearer one. */
+static void known_roundings(const struct kernels *set, enum weight_type type, unsigned infinity)
+{
+    const char *name = weight_type_name(type);
+    for (unsigned bits = 0; bits <= infinity; bits++)
+        for (unsigned sign = 0; sign <= 0x8000; sign += 0x8000) {
+            uint32_t minus = sign << 16, tie = half_way_on(type, bits) | minus;
+            check(narrow_one(set, type, widened(type, bits) | minus) == (bits | sign), set->name, "narrow", name);
+            if (bits == infinity)
+                continue;
+            check(narrow_one(set, type, tie) == (bits + (bits & 1) + sign), set->name, "narrow", name);
+            check(narrow_one(set, type, tie - 1) == (bits | sign), set->name, "narrow", name);
+            check(narrow_one(set, type, tie + 1) == (bits + 1 + sign), set->name, "narrow", name);
+        }
+    for (uint32_t nan = 0x7f800001; nan < 0x80000000; nan += 997)
+        for (unsigned sign = 0; sign <= 0x8000; sign += 0x8000) {
+            unsigned out = narrow_one(set, type, nan | sign << 16);
+            check((out & 0x8000) == sign && (out & 0x7fff) > infinity, set->name, "narrow", "a NaN vanishes");
+        }
+    check(narrow_one(set, type, 0x7f7fffff) == infinity, set->name, "narrow", "no overflow");
+}
+
 static void known_activations(const struct kernels *set)
 {
     for (size_t i = 0; i < 4000; i++) {
@@ -513,7 +603,7 @@ static void known_attention(const struct kernels *set)
 {
     enum { D = 20, N = 50, FIRST = 7, BLOCK = 16, N_BLOCKS = 4 };
     float keys[N_BLOCKS * BLOCK * D], values[N_BLOCKS * BLOCK * D], q[D], out[D], scores[N];
-    const float *k_blocks[N_BLOCKS], *v_blocks[N_BLOCKS];
+    const void *k_blocks[N_BLOCKS], *v_blocks[N_BLOCKS];
     double p[N], sum = 0;
 
     for (size_t i = 0; i < N_BLOCKS * BLOCK * D; i++)
@@ -522,7 +612,7 @@ static void known_attention(const struct kernels *set)
         q[i] = random_float();
     for (size_t b = 0; b < N_BLOCKS; b++)
         k_blocks[b] = keys + b * BLOCK * D, v_blocks[b] = values + b * BLOCK * D;
-    set->attend(out, D, q, D, 1, D, k_blocks, v_blocks, BLOCK, FIRST, N, 0.25f, scores);
+    set->attend[WEIGHT_F32](out, D, q, D, 1, D, k_blocks, v_blocks, BLOCK, FIRST, N, 0.25f, scores);
     for (size_t j = FIRST; j < N; j++) {
         double dot = 0;
         for (size_t i = 0; i < D; i++)
@@ -535,7 +625,7 @@ static void known_attention(const struct kernels *set)
             mixed += p[j] / sum * (double)values[j * D + i];
         check(near(out[i], mixed, 1e-6), set->name, "attend", "far from double");
     }
-    set->attend(out, D, q, D, 1, D, k_blocks, v_blocks, BLOCK, N, N, 0.25f, scores);
+    set->attend[WEIGHT_F32](out, D, q, D, 1, D, k_blocks, v_blocks, BLOCK, N, N, 0.25f, scores);
     for (size_t i = 0; i < D; i++)
         check(out[i] == 0.0f, set->name, "attend", "no position at all does not give 0");
 
@@ -569,6 +659,8 @@ static void known_values(const struct kernels *set)
 {
     known_products(set);
     known_halves(set);
+    known_roundings(set, WEIGHT_F16, 0x7c00);
+    known_roundings(set, WEIGHT_BF16, 0x7f80);
     known_activations(set);
     known_norms(set);
     known_attention(set);
@@ -772,18 +864,29 @@ static void run_expand(void *context, size_t i)
                                 job->n_in, 1.0f, job->n_rows, job->n_tokens);
 }
 
-enum { HEADS = 4, D_HEAD = 128, BLOCK_TOKENS = 16 };
+enum { HEADS = 4, D_HEAD = 128, BLOCK_TOKENS = 16, CACHED_HEADS = 8 };
 
+/* One of eight key/value heads of a sequence, whose blocks lie as the cache has them: each head's keys, then its values. */
 static void run_attend(void *context, size_t i)
 {
     struct job *job = context;
-    const float *blocks[2][4096 / BLOCK_TOKENS], *at = weights_of(job, i);
-    size_t n_blocks = job->n_in / BLOCK_TOKENS;
+    const void *blocks[2][4096 / BLOCK_TOKENS];
+    size_t n_blocks = job->n_in / BLOCK_TOKENS, n_bytes = BLOCK_TOKENS * D_HEAD * weight_type_size(job->type);
+    size_t n_sequences = POOL_BYTES / (job->bytes * CACHED_HEADS);
+    const char *at = job->pool + (i / CACHED_HEADS) % n_sequences * job->bytes * CACHED_HEADS;
 
-    for (size_t b = 0; b < 2 * n_blocks; b++)
-        blocks[b / n_blocks][b % n_blocks] = at + b * BLOCK_TOKENS * D_HEAD;
-    job->set->attend(job->out, D_HEAD, job->x, D_HEAD, HEADS, D_HEAD, blocks[0], blocks[1], BLOCK_TOKENS, 0,
-                     job->n_in, 0.088f, job->scores);
+    for (size_t b = 0; b < n_blocks; b++)
+        for (size_t part = 0; part < 2; part++)
+            blocks[part][b] = at + ((b * CACHED_HEADS + i % CACHED_HEADS) * 2 + part) * n_bytes;
+    job->set->attend[job->type](job->out, D_HEAD, job->x, D_HEAD, job->n_rows, D_HEAD, blocks[0], blocks[1],
+                                BLOCK_TOKENS, 0, job->n_in, 0.088f, job->scores);
+}
+
+static void run_narrow(void *context, size_t i)
+{
+    struct job *job = context;
+    (void)i;
+    job->set->narrow[job->type](job->out, job->x, job->n_in);
 }
 
 static void run_activation(void *context, size_t i)
@@ -847,11 +950,19 @@ static void bench_set(struct job job)
             snprintf(what, sizeof what, "expand f32 rank %zu to 2048, %zu tok.", job.n_in, t);
             measure(what, &job, 2.0 * (double)(job.n_rows * job.n_in * t), run_expand, &limits);
         }
-    for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
-        job.n_in = positions[p];
-        job.bytes = 2 * job.n_in * D_HEAD * sizeof(float);
-        snprintf(what, sizeof what, "attend %d x %d, %zu positions", HEADS, D_HEAD, job.n_in);
-        measure(what, &job, 4.0 * HEADS * D_HEAD * (double)job.n_in, run_attend, &limits);
+    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+        for (size_t heads = 1; heads <= HEADS; heads *= HEADS)
+            for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
+                job.type = (enum weight_type)type, job.n_rows = heads, job.n_in = positions[p];
+                job.bytes = 2 * job.n_in * D_HEAD * weight_type_size(job.type);
+                snprintf(what, sizeof what, "attend %-4s %zu x %d, %zu positions", weight_type_name(job.type),
+                         heads, D_HEAD, job.n_in);
+                measure(what, &job, 4.0 * (double)(heads * D_HEAD * job.n_in), run_attend, &limits);
+            }
+    for (int type = WEIGHT_F16; type < N_WEIGHT_TYPES; type++) {
+        job.type = (enum weight_type)type, job.n_in = 1024, job.bytes = job.n_in * sizeof(float);
+        snprintf(what, sizeof what, "narrow %-4s 1024", weight_type_name(job.type));
+        measure(what, &job, 0, run_narrow, &limits);
     }
     static const char *const activations[N_ACTIVATIONS] = {"silu", "gelu_tanh", "gelu_erf", "relu"};
     job.n_in = 8192, job.bytes = job.n_in * sizeof(float);

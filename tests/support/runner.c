@@ -31,11 +31,17 @@ const struct kernels *runner_kernels(void)
 
 void runner_init(struct runner *runner, const struct model *model, size_t n_threads, size_t context, size_t n_sequences)
 {
+    runner_init_kv(runner, model, WEIGHT_F32, n_threads, context, n_sequences);
+}
+
+void runner_init_kv(struct runner *runner, const struct model *model, enum weight_type kv_type, size_t n_threads, size_t context,
+                    size_t n_sequences)
+{
     struct error err;
     uint64_t n_blocks = (uint64_t)ceil_divide(context, KV_BLOCK_TOKENS) * n_sequences;
     *runner = (struct runner){.model = model, .context = context};
     runner->pool = must(pool_create(n_threads, &err), &err);
-    runner->kv = must(kv_create(model, n_blocks * kv_block_bytes(model), context, &err), &err);
+    runner->kv = must(kv_create(model, kv_type, n_blocks * kv_block_bytes(model, kv_type), context, &err), &err);
     runner->forward = must(forward_create(model, runner->pool, runner->kv, context, &err), &err);
 }
 

@@ -16,8 +16,10 @@ struct runner {
     size_t context;
 };
 
-/* The cache has room for `n_sequences` of `context` tokens. */
+/* The cache has room for `n_sequences` of `context` tokens, in f32 unless a type is given. */
 void runner_init(struct runner *runner, const struct model *model, size_t n_threads, size_t context, size_t n_sequences);
+void runner_init_kv(struct runner *runner, const struct model *model, enum weight_type kv_type, size_t n_threads, size_t context,
+                    size_t n_sequences);
 void runner_finish(struct runner *runner);
 
 /* One sequence on its way: its blocks, all of them held from the start. */

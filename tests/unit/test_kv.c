@@ -14,11 +14,11 @@ static const struct model MODEL = {.config = {.n_layers = 3, .n_kv_heads = 2, .d
 
 static void a_budget_is_as_many_blocks_as_fit(void **state)
 {
-    uint64_t block = kv_block_bytes(&MODEL);
+    uint64_t block = kv_block_bytes(&MODEL, WEIGHT_F32);
     struct error err;
     (void)state;
     assert_int_equal(block, 3 * 2 * 4 * 2 * 16 * sizeof(float));
-    struct kv *kv = kv_create(&MODEL, 5 * block + block - 1, 80, &err);
+    struct kv *kv = kv_create(&MODEL, WEIGHT_F32, 5 * block + block - 1, 80, &err);
     assert_non_null(kv);
     assert_int_equal(kv_n_blocks(kv), 5);
     assert_int_equal(kv_n_free(kv), 5);
@@ -31,15 +31,15 @@ static void a_budget_too_small_for_one_sequence_is_refused(void **state)
     struct error err;
     char needed[32];
     (void)state;
-    assert_null(kv_create(&MODEL, 5 * kv_block_bytes(&MODEL), 81, &err));
+    assert_null(kv_create(&MODEL, WEIGHT_F32, 5 * kv_block_bytes(&MODEL, WEIGHT_F32), 81, &err));
     assert_int_equal(err.code, ERROR_TOO_LARGE);
-    snprintf(needed, sizeof needed, "%d", (int)(6 * kv_block_bytes(&MODEL)));
+    snprintf(needed, sizeof needed, "%d", (int)(6 * kv_block_bytes(&MODEL, WEIGHT_F32)));
     assert_non_null(strstr(err.message, needed));
 }
 
 static void blocks_go_round(void **state)
 {
-    struct kv *kv = kv_create(&MODEL, 3 * kv_block_bytes(&MODEL), 16, NULL);
+    struct kv *kv = kv_create(&MODEL, WEIGHT_F32, 3 * kv_block_bytes(&MODEL, WEIGHT_F32), 16, NULL);
     (void)state;
     uint32_t a = kv_acquire(kv), b = kv_acquire(kv), c = kv_acquire(kv);
     assert_true(a != b && b != c && a != c);
@@ -55,7 +55,7 @@ static void blocks_go_round(void **state)
 
 static void every_head_of_every_layer_has_its_own_room(void **state)
 {
-    struct kv *kv = kv_create(&MODEL, 2 * kv_block_bytes(&MODEL), 16, NULL);
+    struct kv *kv = kv_create(&MODEL, WEIGHT_F32, 2 * kv_block_bytes(&MODEL, WEIGHT_F32), 16, NULL);
     (void)state;
     float tag = 0;
     for (int pass = 0; pass < 2; pass++, tag = 0)

@@ -23,7 +23,7 @@ static int set_up(void **state)
     struct kit *kit = calloc(1, sizeof *kit);
     struct error err;
     kit->model = tiny_model_load((struct tiny_model){.seed = 1}, MODEL_WEIGHTS_NATIVE, runner_kernels());
-    kit->kv = kv_create(kit->model, N_BLOCKS * kv_block_bytes(kit->model), B, &err);
+    kit->kv = kv_create(kit->model, WEIGHT_BF16, N_BLOCKS * kv_block_bytes(kit->model, WEIGHT_BF16), B, &err);
     kit->prefix = prefix_create(kit->kv, &err);
     for (size_t i = 0; i < sizeof kit->tokens / sizeof *kit->tokens; i++)
         kit->tokens[i] = (int32_t)(i * 7 % 90);
