@@ -16,7 +16,10 @@
 #include "base/json.h"
 #include "support/runner.h"
 
-#define TOLERANCE 1e-4
+/* How far a log-probability may be off, by what keys and values are held as. Measured on these models, whose weights
+   are random and whose improbable tokens feel every rounding, the worst and the root of the mean square: f32 2e-5 and
+   3e-6, f16 0.033 and 0.0019, bf16 0.12 and 0.015. On a trained model's own story the worst are 3e-6, 0.0019 and 0.013. */
+static const double TOLERANCES[N_WEIGHT_TYPES] = {[WEIGHT_F32] = 1e-4, [WEIGHT_F16] = 5e-2, [WEIGHT_BF16] = 2e-1};
 
 enum { MOST_TOKENS = 512 };
 
@@ -52,15 +55,17 @@ static size_t best(const float *logits, size_t n)
 
 struct totals {
     size_t n_cases, n_values, n_greedy;
-    double worst;
+    double worst, squares;
+    double tolerance;
 };
 
-static void compare(struct totals *totals, double found, double expected, double tolerance, const char *what, size_t at)
+static void compare(struct totals *totals, double found, double expected, const char *what, size_t at)
 {
     double difference = fabs(found - expected);
     totals->n_values++;
+    totals->squares += difference * difference;
     totals->worst = fmax(totals->worst, difference);
-    if (!(difference <= tolerance))
+    if (!(difference <= totals->tolerance))
         fail_msg("%s at %zu: %.6f, but the golden says %.6f", what, at, found, expected);
 }
 
@@ -73,10 +78,10 @@ static size_t read_tokens(const json_t *array, int32_t *out)
     return n;
 }
 
-static void check_prompt(struct totals *totals, struct runner *runner, const struct view *view, const json_t *one,
-                         const char *name)
+static void check_prompt(struct totals *totals, struct runner *runner, const struct view *view, const json_t *one)
 {
     int32_t tokens[MOST_TOKENS];
+    const char *name = json_string_value(json_object_get(one, "name"));
     size_t n_vocab = runner->model->config.n_vocab, n = read_tokens(json_object_get(one, "input_ids"), tokens);
     float *logits = runner_logits(runner, view, tokens, n);
     double *row = calloc(n_vocab, sizeof *row);
@@ -86,7 +91,7 @@ static void check_prompt(struct totals *totals, struct runner *runner, const str
     assert_int_equal(json_array_size(logprobs), n);
     for (size_t t = 1; t < n; t++) {
         log_softmax(row, logits + (t - 1) * n_vocab, n_vocab);
-        compare(totals, row[tokens[t]], json_number_value(json_array_get(logprobs, t)), TOLERANCE, name, t);
+        compare(totals, row[tokens[t]], json_number_value(json_array_get(logprobs, t)), name, t);
     }
     const char *position;
     json_t *expected;
@@ -96,12 +101,13 @@ static void check_prompt(struct totals *totals, struct runner *runner, const str
         assert_int_equal(json_array_size(expected), n_vocab);
         log_softmax(row, logits + t * n_vocab, n_vocab);
         for (size_t i = 0; i < n_vocab; i++)
-            compare(totals, row[i], json_number_value(json_array_get(expected, i)), TOLERANCE, name, i);
+            compare(totals, row[i], json_number_value(json_array_get(expected, i)), name, i);
     }
     free(row);
     free(logits);
 }
 
+/* Two tokens that are as probable as their rounding lets them may change places: then the rest is another story. */
 static void check_greedy(struct totals *totals, struct runner *runner, const struct view *view, const json_t *one)
 {
     const json_t *greedy = json_object_get(one, "greedy");
@@ -112,8 +118,11 @@ static void check_greedy(struct totals *totals, struct runner *runner, const str
     size_t count = n;
     for (size_t i = 0; i < json_array_size(greedy); i++) {
         const float *logits = runner_step(runner, &sequence, &count, 1);
-        size_t token = best(logits + (count - 1) * n_vocab, n_vocab);
-        assert_int_equal(token, json_integer_value(json_array_get(greedy, i)));
+        const float *row = logits + (count - 1) * n_vocab;
+        size_t token = best(row, n_vocab), expected = (size_t)json_integer_value(json_array_get(greedy, i));
+        if (kv_type(runner->kv) != WEIGHT_F32 && token != expected && row[token] - row[expected] < totals->tolerance)
+            break;
+        assert_int_equal(token, expected);
         tokens[sequence.n_tokens++] = (int32_t)token;
         count = 1;
         totals->n_greedy++;
@@ -121,7 +130,7 @@ static void check_greedy(struct totals *totals, struct runner *runner, const str
     runner_end(runner, &sequence);
 }
 
-static void check_case(struct totals *totals, const json_t *one)
+static void check_case(struct totals *totals, const json_t *one, enum weight_type kv_type)
 {
     struct error err;
     char name[256], path[1024];
@@ -133,8 +142,8 @@ static void check_case(struct totals *totals, const json_t *one)
     struct view *view = view_create_base(model, &err);
     assert_non_null(view);
     struct runner runner;
-    runner_init(&runner, model, 2, 64, 1);
-    check_prompt(totals, &runner, view, one, json_string_value(json_object_get(one, "name")));
+    runner_init_kv(&runner, model, kv_type, 2, 64, 1);
+    check_prompt(totals, &runner, view, one);
     check_greedy(totals, &runner, view, one);
     totals->n_cases++;
     runner_finish(&runner);
@@ -142,23 +151,36 @@ static void check_case(struct totals *totals, const json_t *one)
     model_destroy(model);
 }
 
-static void base_models_say_what_transformers_says(void **state)
+static void check_cases(enum weight_type kv_type)
 {
-    struct totals totals = {0};
+    struct totals totals = {.tolerance = TOLERANCES[kv_type]};
     char path[1024];
     json_error_t where;
-    (void)state;
     golden_path(path, sizeof path, "cases.json");
     json_t *cases = json_load_file(path, 0, &where), *one;
     size_t i;
     assert_non_null(cases);
     json_array_foreach(cases, i, one)
         if (json_array_size(json_object_get(one, "adapters")) == 0)
-            check_case(&totals, one);
+            check_case(&totals, one, kv_type);
     json_decref(cases);
     assert_true(totals.n_cases > 0);
-    print_message("%zu cases, %zu log-probabilities (worst %.2g off), %zu greedy tokens\n", totals.n_cases,
-                  totals.n_values, totals.worst, totals.n_greedy);
+    print_message("%s keys and values: %zu cases, %zu log-probabilities (worst %.2g off, root mean square %.2g), %zu greedy tokens\n",
+                  weight_type_name(kv_type), totals.n_cases, totals.n_values, totals.worst,
+                  sqrt(totals.squares / (double)totals.n_values), totals.n_greedy);
+}
+
+static void base_models_say_what_transformers_says(void **state)
+{
+    (void)state;
+    check_cases(WEIGHT_F32);
+}
+
+static void they_nearly_do_with_keys_and_values_in_16_bits(void **state)
+{
+    (void)state;
+    check_cases(WEIGHT_F16);
+    check_cases(WEIGHT_BF16);
 }
 
 /* A real model, when it is there: what transformers continues a story with, and how sure it is of each token. */
@@ -176,12 +198,32 @@ static const double STORY_LOGPROBS[] = {
     -0.896488, -1.39977,  -0.494502, -0.00213};
 enum { N_STORY = sizeof STORY / sizeof *STORY, N_STORY_PROMPT = 5 };
 
+static void check_story(const struct model *model, const struct view *view, enum weight_type kv_type)
+{
+    struct totals totals = {.tolerance = TOLERANCES[kv_type]};
+    struct runner runner;
+    runner_init_kv(&runner, model, kv_type, 2, 128, 1);
+    size_t n_vocab = model->config.n_vocab;
+    float *logits = runner_logits(&runner, view, STORY, N_STORY);
+    double *row = calloc(n_vocab, sizeof *row);
+    assert_non_null(row);
+    for (size_t t = 1; t < N_STORY; t++) {
+        log_softmax(row, logits + (t - 1) * n_vocab, n_vocab);
+        compare(&totals, row[STORY[t]], STORY_LOGPROBS[t - 1], "story", t);
+        if (t >= N_STORY_PROMPT)
+            assert_int_equal(best(logits + (t - 1) * n_vocab, n_vocab), STORY[t]);
+    }
+    print_message("%s keys and values: worst log-probability %.2g off\n", weight_type_name(kv_type), totals.worst);
+    free(row);
+    free(logits);
+    runner_finish(&runner);
+}
+
 static void a_real_model_tells_the_same_story(void **state)
 {
     const char *data = getenv("LORAD_TEST_DATA");
     char path[1100], root[1024];
     struct error err;
-    struct totals totals = {0};
     (void)state;
     golden_path(root, sizeof root, "../../../shared/data");
     snprintf(path, sizeof path, "%s/stories260k", data ? data : root);
@@ -191,22 +233,8 @@ static void a_real_model_tells_the_same_story(void **state)
         skip();
     }
     struct view *view = view_create_base(model, &err);
-    struct runner runner;
-    runner_init(&runner, model, 2, 128, 1);
-    size_t n_vocab = model->config.n_vocab;
-    float *logits = runner_logits(&runner, view, STORY, N_STORY);
-    double *row = calloc(n_vocab, sizeof *row);
-    assert_non_null(row);
-    for (size_t t = 1; t < N_STORY; t++) {
-        log_softmax(row, logits + (t - 1) * n_vocab, n_vocab);
-        compare(&totals, row[STORY[t]], STORY_LOGPROBS[t - 1], TOLERANCE, "story", t);
-        if (t >= N_STORY_PROMPT)
-            assert_int_equal(best(logits + (t - 1) * n_vocab, n_vocab), STORY[t]);
-    }
-    print_message("worst log-probability %.2g off\n", totals.worst);
-    free(row);
-    free(logits);
-    runner_finish(&runner);
+    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+        check_story(model, view, (enum weight_type)type);
     view_unref(view);
     model_destroy(model);
 }
@@ -214,6 +242,7 @@ static void a_real_model_tells_the_same_story(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(base_models_say_what_transformers_says),
+                                       cmocka_unit_test(they_nearly_do_with_keys_and_values_in_16_bits),
                                        cmocka_unit_test(a_real_model_tells_the_same_story)};
     return cmocka_run_group_tests_name("golden_base", tests, NULL, NULL);
 }

@@ -100,11 +100,14 @@ class Generation(unittest.TestCase):
         cases = json.loads((GOLDEN / "cases.json").read_text())
         cases = cases["cases"] if isinstance(cases, dict) else cases
         case = next(c for c in cases if c["model"] == "llama" and not c.get("adapters"))
-        answer = self.d.generate(input_ids=case["input_ids"], max_tokens=0, prompt_logprobs=0).json
-        got = [t["logprob"] for t in answer["prompt_logprobs"]]
-        self.assertIsNone(got[0])
-        for have, want in zip(got[1:], case["token_logprobs"][1:]):
-            self.assertAlmostEqual(have, want, delta=1e-4)
+        for kv_type, delta in ("f32", 1e-4), ("f16", 0.02), ("bf16", 0.1):
+            with Daemon("--kv-type", kv_type) as d:
+                self.assertIn(f'kv_type="{kv_type}"', d.get("/metrics").body.decode())
+                answer = d.generate(input_ids=case["input_ids"], max_tokens=0, prompt_logprobs=0).json
+            got = [t["logprob"] for t in answer["prompt_logprobs"]]
+            self.assertIsNone(got[0])
+            for have, want in zip(got[1:], case["token_logprobs"][1:]):
+                self.assertAlmostEqual(have, want, delta=delta)
 
     def test_completions_are_openais(self):
         answer = self.d.post("/v1/completions", {"model": "base", "prompt": "Hello there", "max_tokens": 6, "temperature": 0,

@@ -147,6 +147,7 @@ class Lifecycle(unittest.TestCase):
         for arguments, text in ((["serve"], "--model"), (["serve", "--model", "x", "--treads", "2"], "--treads"),
                                 (["serve", "--model", "x", "--threads", "0"], "threads"), (["dance"], "dance"),
                                 (["serve", "--model", "x", "--kv-memory", "lots"], "kv-memory"),
+                                (["serve", "--model", "x", "--kv-type", "q8"], "kv-type"),
                                 (["generate", "--model", "x"], "PROMPT"), (["merge", "--model", "x"], "--adapter")):
             done = subprocess.run([daemon.LORAD, *arguments], capture_output=True, text=True)
             self.assertEqual(done.returncode, 2, (arguments, done))

@@ -139,17 +139,19 @@ static void every_family_and_view_is_what_plain_loops_say(void **state)
 
 struct invariance {
     struct model *model;
+    enum weight_type kv_type;
     struct view *views[6];
     int32_t tokens[6][N_TOKENS];
     float *alone[6];
 };
 
-static struct invariance *prepare(struct tiny_model spec, const struct kernels *kernels)
+static struct invariance *prepare(struct tiny_model spec, enum weight_type kv_type, const struct kernels *kernels)
 {
     struct invariance *all = calloc(1, sizeof *all);
     struct runner runner;
     all->model = tiny_model_load(spec, MODEL_WEIGHTS_NATIVE, kernels);
-    runner_init(&runner, all->model, 1, CONTEXT, 1);
+    all->kv_type = kv_type;
+    runner_init_kv(&runner, all->model, kv_type, 1, CONTEXT, 1);
     for (size_t i = 0; i < 6; i++) {
         all->views[i] = i == 0 || i == 5 ? view_create_base(all->model, NULL) : tiny_view_create(all->model, VIEWS[i - 1]);
         random_tokens(all->tokens[i], N_TOKENS, 100 + (unsigned)i);
@@ -175,7 +177,7 @@ static void check_mixed(struct invariance *all, size_t n_threads, unsigned seed,
     struct runner runner;
     struct runner_sequence sequences[6];
     uint64_t random = seed;
-    runner_init(&runner, all->model, n_threads, CONTEXT, 6);
+    runner_init_kv(&runner, all->model, all->kv_type, n_threads, CONTEXT, 6);
     for (size_t i = 0; i < 6; i++)
         runner_begin(&runner, &sequences[i], all->views[i], all->tokens[i], N_TOKENS);
     for (size_t n_left = 6 * N_TOKENS; n_left;) {
@@ -207,8 +209,8 @@ static void neighbours_chunks_and_threads_change_no_bit(void **state)
         {.family = "qwen2", .more_config = "\"sliding_window\": 5, \"use_sliding_window\": true, \"max_window_layers\": 1"},
     };
     (void)state;
-    for (size_t s = 0; s < 3; s++) {
-        struct invariance *all = prepare(SPECS[s], runner_kernels());
+    for (size_t s = 0; s < 3 * N_WEIGHT_TYPES; s++) {
+        struct invariance *all = prepare(SPECS[s % 3], (enum weight_type)(s / 3), runner_kernels());
         for (size_t n_threads = 1; n_threads <= 3; n_threads++) {
             check_mixed(all, n_threads, 1, 1);
             check_mixed(all, n_threads, 2, 4);
@@ -223,16 +225,19 @@ static void instruction_sets_change_no_bit(void **state)
     const struct kernels *sets[8];
     size_t n_sets = kernels_all(cpu_detect_features(), sets);
     struct tiny_model spec = {.family = "qwen3", .d_model = 64, .n_heads = 4, .d_ffn = 100, .dtype = DTYPE_BF16};
-    struct invariance *first = prepare(spec, sets[0]);
     (void)state;
-    for (size_t i = 1; i < n_sets; i++) {
-        struct invariance *other = prepare(spec, sets[i]);
-        for (size_t s = 0; s < 6; s++)
-            if (memcmp(first->alone[s], other->alone[s], N_TOKENS * N_VOCAB * sizeof(float)) != 0)
-                fail_msg("%s and %s differ in sequence %zu", sets[0]->name, sets[i]->name, s);
-        release(other);
+    for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+        struct invariance *first = prepare(spec, (enum weight_type)type, sets[0]);
+        for (size_t i = 1; i < n_sets; i++) {
+            struct invariance *other = prepare(spec, (enum weight_type)type, sets[i]);
+            for (size_t s = 0; s < 6; s++)
+                if (memcmp(first->alone[s], other->alone[s], N_TOKENS * N_VOCAB * sizeof(float)) != 0)
+                    fail_msg("%s and %s differ in sequence %zu, %s keys and values", sets[0]->name, sets[i]->name, s,
+                             weight_type_name((enum weight_type)type));
+            release(other);
+        }
+        release(first);
     }
-    release(first);
 }
 
 static void only_wanted_logits_are_made(void **state)

@@ -18,6 +18,8 @@ static void a_budget_is_as_many_blocks_as_fit(void **state)
     struct error err;
     (void)state;
     assert_int_equal(block, 3 * 2 * 4 * 2 * 16 * sizeof(float));
+    assert_int_equal(kv_block_bytes(&MODEL, WEIGHT_BF16), block / 2);
+    assert_int_equal(kv_block_bytes(&MODEL, WEIGHT_F16), block / 2);
     struct kv *kv = kv_create(&MODEL, WEIGHT_F32, 5 * block + block - 1, 80, &err);
     assert_non_null(kv);
     assert_int_equal(kv_n_blocks(kv), 5);
@@ -53,24 +55,32 @@ static void blocks_go_round(void **state)
     kv_destroy(kv);
 }
 
-static void every_head_of_every_layer_has_its_own_room(void **state)
+static void check_rooms(enum weight_type type)
 {
-    struct kv *kv = kv_create(&MODEL, WEIGHT_F32, 2 * kv_block_bytes(&MODEL, WEIGHT_F32), 16, NULL);
-    (void)state;
-    float tag = 0;
+    struct kv *kv = kv_create(&MODEL, type, 2 * kv_block_bytes(&MODEL, type), 16, NULL);
+    size_t n_bytes = 16 * 4 * weight_type_size(type);
+    unsigned char tag = 0;
+    assert_int_equal(kv_type(kv), type);
     for (int pass = 0; pass < 2; pass++, tag = 0)
         for (uint32_t block = 0; block < 2; block++)
             for (size_t layer = 0; layer < 3; layer++)
                 for (size_t head = 0; head < 2; head++)
                     for (int part = 0; part < 2; part++, tag++) {
-                        float *rows = part ? kv_values(kv, block, layer, head) : kv_keys(kv, block, layer, head);
-                        for (size_t i = 0; i < 16 * 4; i++)
+                        unsigned char *rows = part ? kv_values(kv, block, layer, head) : kv_keys(kv, block, layer, head);
+                        for (size_t i = 0; i < n_bytes; i++)
                             if (pass == 0)
                                 rows[i] = tag;
                             else
-                                assert_float_equal(rows[i], tag, 0);
+                                assert_int_equal(rows[i], tag);
                     }
     kv_destroy(kv);
+}
+
+static void every_head_of_every_layer_has_its_own_room(void **state)
+{
+    (void)state;
+    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+        check_rooms((enum weight_type)type);
 }
 
 int main(void)
