@@ -514,7 +514,9 @@ static void softmax(float *x, size_t n)
     scale_all(x, n, 1.0f / sum_exp(x, x, n, maximum(x, n)));
 }
 
-/* What attend was asked, but for the type. */
+enum { MIX_BLOCKS = 8 }; /* whose values stay near while all heads and columns pass */
+
+/* What attend was asked, and which blocks of positions that is. */
 struct attention {
     float *out;
     size_t out_stride;
@@ -523,26 +525,25 @@ struct attention {
     const void *const *k_blocks, *const *v_blocks;
     size_t block_tokens, first, n_positions;
     float *scores; /* (n_heads, n_positions) */
+    size_t begin, end, distance; /* in blocks */
 };
 
-/* Neighbouring positions that lie in one block. */
+/* What is asked of one block: n positions from j on. */
 struct run {
     size_t j, n;
     const char *rows, *ahead; /* keys or values; the same place of a block that will be wanted */
 };
 
-/* The run that begins at position j. Blocks lie anywhere, so that memory cannot foresee them. */
-ALWAYS_INLINE struct run run_at(enum weight_type type, const struct attention *a, const void *const *blocks,
-                                size_t j)
+/* Blocks lie anywhere, so that memory cannot foresee them. */
+ALWAYS_INLINE struct run run_of(enum weight_type type, const struct attention *a, const void *const *blocks,
+                                size_t block)
 {
-    size_t block = j / a->block_tokens, row = j % a->block_tokens;
-    size_t row_bytes = a->d_head * weight_type_size(type);
-    size_t distance = BYTES_AHEAD / (a->block_tokens * row_bytes + 1) + 1;
-    size_t ahead = least(block + distance, (a->n_positions - 1) / a->block_tokens);
-    return (struct run){.j = j,
-                        .n = least(a->block_tokens - row, a->n_positions - j),
-                        .rows = (const char *)blocks[block] + row * row_bytes,
-                        .ahead = (const char *)blocks[ahead] + row * row_bytes};
+    size_t j = block * a->block_tokens, row = j < a->first ? a->first - j : 0;
+    size_t at = row * a->d_head * weight_type_size(type);
+    return (struct run){.j = j + row,
+                        .n = least(a->block_tokens, a->n_positions - j) - row,
+                        .rows = (const char *)blocks[block] + at,
+                        .ahead = (const char *)blocks[least(block + a->distance, a->end - 1)] + at};
 }
 
 /* scores[h][r] = q[h] . keys[r] for some keys and heads. What lies at `ahead` is fetched bit by bit, since a burst
@@ -630,53 +631,58 @@ ALWAYS_INLINE void score_all(enum weight_type type, const struct attention *a)
 {
     const size_t row_bytes = a->d_head * weight_type_size(type);
 
-    for (size_t j = a->first; j < a->n_positions;) {
-        struct run run = run_at(type, a, a->k_blocks, j);
+    for (size_t block = a->begin; block < a->end; block++) {
+        struct run run = run_of(type, a, a->k_blocks, block);
         size_t r = 0;
         for (; r + TILE_ROWS <= run.n; r += TILE_ROWS)
-            score_keys(type, TILE_ROWS, a, j + r, run.rows + r * row_bytes, run.ahead + r * row_bytes);
+            score_keys(type, TILE_ROWS, a, run.j + r, run.rows + r * row_bytes, run.ahead + r * row_bytes);
         for (; r < run.n; r++)
-            score_keys(type, 1, a, j + r, run.rows + r * row_bytes, run.ahead + r * row_bytes);
-        j += run.n;
+            score_keys(type, 1, a, run.j + r, run.rows + r * row_bytes, run.ahead + r * row_bytes);
     }
 }
 
-/* out[h][c] += sum of p[h][j] v[j][c] over a run, for some heads and vectors of columns, the last of `last` columns. Between
-   runs the sums wait in `out`. */
-ALWAYS_INLINE void mix_tile(enum weight_type type, size_t n_heads, size_t n_vectors, size_t last, float *out,
-                            size_t out_stride, const char *values, const char *ahead, size_t d_head,
-                            size_t n_j, const float *p, size_t p_stride)
+/* For some heads h, columns from `column` on and blocks: out[h][c] += sum of p[h][j] v[j][c]. The last of the vectors has
+   `last` columns. Between calls the sums wait in `out`. */
+ALWAYS_INLINE void mix_tile(enum weight_type type, size_t n_heads, size_t n_vectors, size_t last,
+                            const struct attention *a, size_t head, size_t column, size_t begin, size_t end)
 {
+    float *out = a->out + head * a->out_stride + column;
     vec acc[8][8], value[8];
 
 #pragma GCC unroll 8
     for (size_t h = 0; h < n_heads; h++)
 #pragma GCC unroll 8
         for (size_t c = 0; c < n_vectors; c++) {
-            const float *at = out + h * out_stride + c * LANES;
+            const float *at = out + h * a->out_stride + c * LANES;
             acc[h][c] = last < LANES ? v_load_some(at, last) : v_load(at);
         }
-    for (size_t j = 0; j < n_j; j++) {
+    for (size_t block = begin; block < end; block++) {
+        const struct run run = run_of(type, a, a->v_blocks, block);
+        const float *p = a->scores + head * a->n_positions + run.j;
+        for (size_t j = 0; j < run.n; j++) {
+            const char *row = weight_at(type, run.rows, j * a->d_head + column);
+            const char *ahead = head > 0 ? row : row + (run.ahead - run.rows); /* once is enough */
 #pragma GCC unroll 8
-        for (size_t c = 0; c < n_vectors; c++) {
-            const char *at = weight_at(type, values, j * d_head + c * LANES);
-            value[c] = last < LANES ? v_load_some_weights(type, at, last) : v_load_weights(type, at);
-            if (c * LANES * weight_type_size(type) % 64 == 0)
-                __builtin_prefetch(weight_at(type, ahead, j * d_head + c * LANES), 0, 2);
-        }
+            for (size_t c = 0; c < n_vectors; c++) {
+                const char *at = weight_at(type, row, c * LANES);
+                value[c] = last < LANES ? v_load_some_weights(type, at, last) : v_load_weights(type, at);
+                if (c * LANES * weight_type_size(type) % 64 == 0)
+                    __builtin_prefetch(weight_at(type, ahead, c * LANES), 0, 2);
+            }
 #pragma GCC unroll 8
-        for (size_t h = 0; h < n_heads; h++) {
-            vec factor = v_set(p[h * p_stride + j]);
+            for (size_t h = 0; h < n_heads; h++) {
+                vec factor = v_set(p[h * a->n_positions + j]);
 #pragma GCC unroll 8
-            for (size_t c = 0; c < n_vectors; c++)
-                acc[h][c] = v_fma(value[c], factor, acc[h][c]);
+                for (size_t c = 0; c < n_vectors; c++)
+                    acc[h][c] = v_fma(value[c], factor, acc[h][c]);
+            }
         }
     }
 #pragma GCC unroll 8
     for (size_t h = 0; h < n_heads; h++)
 #pragma GCC unroll 8
         for (size_t c = 0; c < n_vectors; c++) {
-            float *at = out + h * out_stride + c * LANES;
+            float *at = out + h * a->out_stride + c * LANES;
             if (last < LANES)
                 v_store_some(at, acc[h][c], last);
             else
@@ -684,51 +690,48 @@ ALWAYS_INLINE void mix_tile(enum weight_type type, size_t n_heads, size_t n_vect
         }
 }
 
-/* A run's values for some heads. */
-ALWAYS_INLINE void mix_heads(enum weight_type type, size_t n_heads, const struct attention *a,
-                             const struct run *run, size_t h)
+ALWAYS_INLINE void mix_heads(enum weight_type type, size_t n_heads, const struct attention *a, size_t head,
+                             size_t begin, size_t end)
 {
-    const float *p = a->scores + h * a->n_positions + run->j;
-    const char *ahead = h == 0 ? run->ahead : run->rows;
-    float *out = a->out + h * a->out_stride;
     size_t i = 0;
 
     for (; i + TILE_COLUMNS * LANES <= a->d_head; i += TILE_COLUMNS * LANES)
-        mix_tile(type, n_heads, TILE_COLUMNS, LANES, out + i, a->out_stride, weight_at(type, run->rows, i),
-                 weight_at(type, ahead, i), a->d_head, run->n, p, a->n_positions);
+        mix_tile(type, n_heads, TILE_COLUMNS, LANES, a, head, i, begin, end);
     for (; i + LANES <= a->d_head; i += LANES)
-        mix_tile(type, n_heads, 1, LANES, out + i, a->out_stride, weight_at(type, run->rows, i),
-                 weight_at(type, ahead, i), a->d_head, run->n, p, a->n_positions);
+        mix_tile(type, n_heads, 1, LANES, a, head, i, begin, end);
     if (i < a->d_head)
-        mix_tile(type, n_heads, 1, a->d_head - i, out + i, a->out_stride, weight_at(type, run->rows, i),
-                 weight_at(type, ahead, i), a->d_head, run->n, p, a->n_positions);
+        mix_tile(type, n_heads, 1, a->d_head - i, a, head, i, begin, end);
 }
 
 ALWAYS_INLINE void mix_all(enum weight_type type, const struct attention *a)
 {
     for (size_t h = 0; h < a->n_heads; h++)
         memset(a->out + h * a->out_stride, 0, a->d_head * sizeof *a->out);
-    for (size_t j = a->first; j < a->n_positions;) {
-        struct run run = run_at(type, a, a->v_blocks, j);
+    for (size_t begin = a->begin, end; begin < a->end; begin = end) {
+        end = least(begin + MIX_BLOCKS, a->end);
         for (size_t h = 0, n; h < a->n_heads; h += n) {
             n = next_heads(a->n_heads - h);
             if (n == 1)
-                mix_heads(type, 1, a, &run, h);
+                mix_heads(type, 1, a, h, begin, end);
             else if (n == 2)
-                mix_heads(type, 2, a, &run, h);
+                mix_heads(type, 2, a, h, begin, end);
             else if (n == 3 && TILE_HEADS > 2)
-                mix_heads(type, 3, a, &run, h);
+                mix_heads(type, 3, a, h, begin, end);
             else if (TILE_HEADS > 3)
-                mix_heads(type, 4, a, &run, h);
+                mix_heads(type, 4, a, h, begin, end);
         }
-        j += run.n;
     }
 }
 
-ALWAYS_INLINE void attend(enum weight_type type, const struct attention *a, float scale)
+ALWAYS_INLINE void attend(enum weight_type type, struct attention *a, float scale)
 {
-    const size_t n = a->n_positions - least(a->first, a->n_positions);
+    size_t n = a->n_positions - least(a->first, a->n_positions);
 
+    if (n > 0) {
+        a->begin = a->first / a->block_tokens;
+        a->end = (a->n_positions - 1) / a->block_tokens + 1;
+        a->distance = BYTES_AHEAD / (a->block_tokens * a->d_head * weight_type_size(type)) + 1;
+    }
     score_all(type, a);
     for (size_t h = 0; h < a->n_heads && n > 0; h++) {
         scale_all(a->scores + h * a->n_positions + a->first, n, scale);
@@ -765,8 +768,18 @@ ALWAYS_INLINE void narrow(enum weight_type type, void *out, const float *x, size
                                 const void *const *v_blocks, size_t block_tokens, size_t first,              \
                                 size_t n_positions, float scale, float *scores)                              \
     {                                                                                                        \
-        const struct attention a = {out,      out_stride,   q,     q_stride,    n_heads, d_head, k_blocks,   \
-                                    v_blocks, block_tokens, first, n_positions, scores};                     \
+        struct attention a = {.out = out,                                                                    \
+                              .out_stride = out_stride,                                                      \
+                              .q = q,                                                                        \
+                              .q_stride = q_stride,                                                          \
+                              .n_heads = n_heads,                                                            \
+                              .d_head = d_head,                                                              \
+                              .k_blocks = k_blocks,                                                          \
+                              .v_blocks = v_blocks,                                                          \
+                              .block_tokens = block_tokens,                                                  \
+                              .first = first,                                                                \
+                              .n_positions = n_positions,                                                    \
+                              .scores = scores};                                                             \
         attend(TYPE, &a, scale);                                                                             \
     }
 
