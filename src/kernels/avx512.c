@@ -165,6 +165,7 @@ enum { TILE_ROWS = 4, TILE_TOKENS = 6, FEW_TOKENS = 6, TILE_COLUMNS = 4, TILE_HE
 static const unsigned char tall_rows[FEW_TOKENS] = {1, 4, 4, 4, 4, 4};
 
 #define TILES_OF_TYPE(TYPE, suffix)                                                                          \
+    TILE(TYPE, suffix, 4, 1)                                                                                 \
     TILE(TYPE, suffix, 4, 2)                                                                                 \
     TILE(TYPE, suffix, 4, 3)                                                                                 \
     TILE(TYPE, suffix, 4, 4)                                                                                 \

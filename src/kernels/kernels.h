@@ -20,6 +20,8 @@
 
 #include "base/error.h"
 
+#define KERNELS_PANEL 16 /* outputs of a panel of B, see expand */
+
 enum weight_type { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, N_WEIGHT_TYPES };
 
 static inline size_t weight_type_size(enum weight_type type)
@@ -38,12 +40,18 @@ struct kernels {
     void (*matmul[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,
                                    const float *x, size_t x_stride, size_t n_tokens);
 
+    /* The A half of a low-rank pair: matmul, bit for bit, of a matrix too short for matmul to hide the way to memory. Meanwhile it
+       fetches n_rows rows of the same length from `next`, the matrix that will be wanted then (any address will do). */
+    void (*shrink[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *a, size_t n_rows, size_t n_in,
+                                   const float *x, size_t x_stride, size_t n_tokens, const void *next);
+
     /* The B half of a low-rank pair: for each t and o < n_out,
-       acc = 0; acc = fma(b_t[j * b_stride + o], u[t * u_stride + j], acc) for j = 0 .. rank-1 in order;
+       acc = 0; acc = fma(B[o][j], u[t * u_stride + j], acc) for j = 0 .. rank-1 in order;
        out[t * out_stride + o] = fma(scale, acc, out[...]).
-       b_t is B transposed: (rank, n_out) with row stride b_stride elements. */
-    void (*expand[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *b_t, size_t b_stride, size_t rank,
-                                   const float *u, size_t u_stride, float scale, size_t n_out, size_t n_tokens);
+       b is B in panels of KERNELS_PANEL outputs, each (rank, KERNELS_PANEL), end to end; of the last one only the columns that
+       exist are read, so a plain vector will do where the rank is 1. */
+    void (*expand[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *b, size_t rank, const float *u,
+                                   size_t u_stride, float scale, size_t n_out, size_t n_tokens);
 
     /* out[i] = w[i] widened. */
     void (*widen[N_WEIGHT_TYPES])(float *out, const void *w, size_t n);

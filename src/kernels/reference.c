@@ -108,14 +108,15 @@ static void matmul(enum weight_type type, float *out, size_t out_stride, const v
             out[t * out_stride + o] = dot(w, o * n_in, type, x + t * x_stride, n_in);
 }
 
-static void expand(enum weight_type type, float *out, size_t out_stride, const void *b_t, size_t b_stride,
-                   size_t rank, const float *u, size_t u_stride, float scale, size_t n_out, size_t n_tokens)
+static void expand(enum weight_type type, float *out, size_t out_stride, const void *b, size_t rank,
+                   const float *u, size_t u_stride, float scale, size_t n_out, size_t n_tokens)
 {
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t o = 0; o < n_out; o++) {
             float acc = 0;
             for (size_t j = 0; j < rank; j++)
-                acc = fmaf(element(b_t, j * b_stride + o, type), u[t * u_stride + j], acc);
+                acc = fmaf(element(b, (o / KERNELS_PANEL * rank + j) * KERNELS_PANEL + o % KERNELS_PANEL, type),
+                           u[t * u_stride + j], acc);
             out[t * out_stride + o] = fmaf(scale, acc, out[t * out_stride + o]);
         }
 }
@@ -148,11 +149,16 @@ static void narrow(enum weight_type type, void *out, const float *x, size_t n)
     {                                                                                                        \
         matmul(TYPE, out, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);                               \
     }                                                                                                        \
-    static void expand_##suffix(float *out, size_t out_stride, const void *b_t, size_t b_stride,             \
-                                size_t rank, const float *u, size_t u_stride, float scale, size_t n_out,     \
-                                size_t n_tokens)                                                             \
+    static void shrink_##suffix(float *out, size_t out_stride, const void *a, size_t n_rows, size_t n_in,    \
+                                const float *x, size_t x_stride, size_t n_tokens, const void *next)          \
     {                                                                                                        \
-        expand(TYPE, out, out_stride, b_t, b_stride, rank, u, u_stride, scale, n_out, n_tokens);             \
+        (void)next;                                                                                          \
+        matmul(TYPE, out, out_stride, a, n_rows, n_in, x, x_stride, n_tokens);                               \
+    }                                                                                                        \
+    static void expand_##suffix(float *out, size_t out_stride, const void *b, size_t rank, const float *u,   \
+                                size_t u_stride, float scale, size_t n_out, size_t n_tokens)                 \
+    {                                                                                                        \
+        expand(TYPE, out, out_stride, b, rank, u, u_stride, scale, n_out, n_tokens);                         \
     }                                                                                                        \
     static void widen_##suffix(float *out, const void *w, size_t n)                                          \
     {                                                                                                        \
@@ -316,6 +322,7 @@ static float log_sum_exp(const float *x, size_t n)
 const struct kernels kernels_reference = {
     .name = "c",
     .matmul = {[WEIGHT_F32] = matmul_f32, [WEIGHT_F16] = matmul_f16, [WEIGHT_BF16] = matmul_bf16},
+    .shrink = {[WEIGHT_F32] = shrink_f32, [WEIGHT_F16] = shrink_f16, [WEIGHT_BF16] = shrink_bf16},
     .expand = {[WEIGHT_F32] = expand_f32, [WEIGHT_F16] = expand_f16, [WEIGHT_BF16] = expand_bf16},
     .widen = {[WEIGHT_F32] = widen_f32, [WEIGHT_F16] = widen_f16, [WEIGHT_BF16] = widen_bf16},
     .narrow = {[WEIGHT_F32] = narrow_f32, [WEIGHT_F16] = narrow_f16, [WEIGHT_BF16] = narrow_bf16},

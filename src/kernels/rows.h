@@ -15,6 +15,7 @@
  *     TILE_TOKENS                     tokens of a tile when there are many
  *     FEW_TOKENS                      tokens that one tile can have at most
  *     tall_rows[FEW_TOKENS]           rows of a tile of 1, 2, ... tokens; all divide BLOCK_ROWS
+ *     TILES_OF_TYPE(TYPE, suffix)     those tiles, of one row too, and of SHRINK_ROWS rows for one token
  *     TILE_COLUMNS, TILE_HEADS        of the tiles of sum_columns and of attention; at most 4 heads
  *
  * Tiles are what registers can hold. Their shapes never show in the results: an output has its own
@@ -38,7 +39,9 @@ enum {
         512 * 1024,  /* weights that stay in L2 while all tokens pass: half of it on current servers */
     BLOCK_ROWS = 32, /* bounds the accumulators that are kept between chunks */
     BYTES_AHEAD = 16 * 1024, /* to fetch before they are wanted, at least */
-    X_BYTES = 4 << 20        /* activations that stay in L3 while all weights pass */
+    X_BYTES = 4 << 20,       /* activations that stay in L3 while all weights pass */
+    SHRINK_ROWS = 4,         /* rows of A at a time for a lone token: one sum's chain is slower than memory */
+    SHRINK_TILES = 4         /* tiles of tokens that are few to shrink */
 };
 
 ALWAYS_INLINE const char *weight_at(enum weight_type type, const void *w, size_t i)
@@ -143,6 +146,9 @@ static tile_function *const tall_tiles[N_WEIGHT_TYPES][FEW_TOKENS] = {
 static tile_function *const flat_tiles[N_WEIGHT_TYPES][FEW_TOKENS] = {
     [WEIGHT_F32] = FLAT_TILES(f32), [WEIGHT_F16] = FLAT_TILES(f16), [WEIGHT_BF16] = FLAT_TILES(bf16)};
 
+static tile_function *const shrink_tiles[N_WEIGHT_TYPES] = {
+    [WEIGHT_F32] = tile_f32_4_1, [WEIGHT_F16] = tile_f16_4_1, [WEIGHT_BF16] = tile_bf16_4_1};
+
 ALWAYS_INLINE size_t least(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -229,6 +235,42 @@ ALWAYS_INLINE void matmul(enum weight_type type, float *out, size_t out_stride, 
     }
 }
 
+/* ---- shrink: the same tiles, but what comes next lies elsewhere ---- */
+
+ALWAYS_INLINE void shrink_few(enum weight_type type, float *out, size_t out_stride, const void *a, size_t n_rows,
+                              size_t n_in, const float *x, size_t x_stride, size_t n_tokens, const void *next)
+{
+    size_t group = n_tokens == 1 ? SHRINK_ROWS : tall_rows[n_tokens - 1];
+    tile_function *tall = n_tokens == 1 ? shrink_tiles[type] : tall_tiles[type][n_tokens - 1];
+    struct tile tile = {.out_stride = out_stride, .n_in = n_in, .x = x, .x_stride = x_stride, .end = n_in};
+
+    tile.ahead_stride = next ? n_in * weight_type_size(type) : 0;
+    for (size_t o = 0; o < n_rows;) {
+        bool is_tall = o + group <= n_rows;
+        tile.out = out + o;
+        tile.w = weight_at(type, a, o * n_in);
+        tile.ahead = next ? weight_at(type, next, o * n_in) : tile.w;
+        (is_tall ? tall : flat_tiles[type][n_tokens - 1])(&tile);
+        o += is_tall ? group : 1;
+    }
+}
+
+ALWAYS_INLINE void shrink(enum weight_type type, float *out, size_t out_stride, const void *a, size_t n_rows,
+                          size_t n_in, const float *x, size_t x_stride, size_t n_tokens, const void *next)
+{
+    size_t n_tiles = (n_tokens + FEW_TOKENS - 1) / FEW_TOKENS, step;
+
+    if (n_tiles > SHRINK_TILES) {
+        matmul(type, out, out_stride, a, n_rows, n_in, x, x_stride, n_tokens);
+        return;
+    }
+    for (size_t t = 0; t < n_tokens; t += step, n_tiles--) {
+        step = (n_tokens - t + n_tiles - 1) / n_tiles;
+        shrink_few(type, out + t * out_stride, out_stride, a, n_rows, n_in, x + t * x_stride, x_stride, step,
+                   t == 0 ? next : NULL);
+    }
+}
+
 /* ---- sums down the columns, in order of the row: tiles of tokens x columns, one sum per lane ---- */
 
 /* acc[t][c] += sum over j of u[t][j] * b[j][c]; the last of the vectors has `last` columns. */
@@ -262,18 +304,44 @@ ALWAYS_INLINE void clear_sums(size_t n_tokens, size_t n_vectors, vec acc[TILE_HE
             acc[t][c] = v_set(0.0f);
 }
 
-ALWAYS_INLINE void expand_tile(enum weight_type type, size_t n_tokens, size_t n_vectors, size_t last,
-                               float *out, size_t out_stride, const void *b_t, size_t b_stride, size_t rank,
-                               const float *u, size_t u_stride, float scale)
+/* acc[t][c] += sum over j of u[t][j] * panel c's row j; the last of the panels has `last` columns. The tile that lies behind is
+   fetched meanwhile: its turn comes after other work, such as other adapters' tiles. */
+ALWAYS_INLINE void sum_panels(enum weight_type type, size_t n_tokens, size_t n_panels, size_t last,
+                              vec acc[TILE_HEADS][TILE_COLUMNS], const void *b, size_t rank, const float *u,
+                              size_t u_stride)
+{
+    const size_t rows_of_a_line = 4 / weight_type_size(type);
+    for (size_t j = 0; j < rank; j++) {
+        vec columns[TILE_COLUMNS];
+#pragma GCC unroll 8
+        for (size_t c = 0; c < n_panels; c++) {
+            const char *at = weight_at(type, b, (c * rank + j) * LANES);
+            columns[c] = last < LANES ? v_load_some_weights(type, at, last) : v_load_weights(type, at);
+            if (j % rows_of_a_line == 0)
+                __builtin_prefetch(weight_at(type, at, n_panels * rank * LANES), 0, 2);
+        }
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            vec factor = v_set(u[t * u_stride + j]);
+#pragma GCC unroll 8
+            for (size_t c = 0; c < n_panels; c++)
+                acc[t][c] = v_fma(columns[c], factor, acc[t][c]);
+        }
+    }
+}
+
+ALWAYS_INLINE void expand_tile(enum weight_type type, size_t n_tokens, size_t n_panels, size_t last, float *out,
+                               size_t out_stride, const void *b, size_t rank, const float *u, size_t u_stride,
+                               float scale)
 {
     vec acc[TILE_HEADS][TILE_COLUMNS];
 
-    clear_sums(n_tokens, n_vectors, acc);
-    sum_columns(type, n_tokens, n_vectors, last, acc, b_t, b_stride, rank, u, u_stride);
+    clear_sums(n_tokens, n_panels, acc);
+    sum_panels(type, n_tokens, n_panels, last, acc, b, rank, u, u_stride);
 #pragma GCC unroll 8
     for (size_t t = 0; t < n_tokens; t++)
 #pragma GCC unroll 8
-        for (size_t c = 0; c < n_vectors; c++) {
+        for (size_t c = 0; c < n_panels; c++) {
             float *at = out + t * out_stride + c * LANES;
             if (last < LANES)
                 v_store_some(at, v_fma(v_set(scale), acc[t][c], v_load_some(at, last)), last);
@@ -282,36 +350,35 @@ ALWAYS_INLINE void expand_tile(enum weight_type type, size_t n_tokens, size_t n_
         }
 }
 
-ALWAYS_INLINE void expand_tokens(enum weight_type type, size_t n_vectors, size_t last, float *out,
-                                 size_t out_stride, const void *b_t, size_t b_stride, size_t rank,
-                                 const float *u, size_t u_stride, float scale, size_t n_tokens)
+ALWAYS_INLINE void expand_tokens(enum weight_type type, size_t n_panels, size_t last, float *out,
+                                 size_t out_stride, const void *b, size_t rank, const float *u, size_t u_stride,
+                                 float scale, size_t n_tokens)
 {
     size_t t = 0;
 
     for (; t + TILE_HEADS <= n_tokens; t += TILE_HEADS)
-        expand_tile(type, TILE_HEADS, n_vectors, last, out + t * out_stride, out_stride, b_t, b_stride, rank,
+        expand_tile(type, TILE_HEADS, n_panels, last, out + t * out_stride, out_stride, b, rank,
                     u + t * u_stride, u_stride, scale);
     for (; t < n_tokens; t++)
-        expand_tile(type, 1, n_vectors, last, out + t * out_stride, out_stride, b_t, b_stride, rank,
-                    u + t * u_stride, u_stride, scale);
+        expand_tile(type, 1, n_panels, last, out + t * out_stride, out_stride, b, rank, u + t * u_stride,
+                    u_stride, scale);
 }
 
-ALWAYS_INLINE void expand(enum weight_type type, float *out, size_t out_stride, const void *b_t,
-                          size_t b_stride, size_t rank, const float *u, size_t u_stride, float scale,
-                          size_t n_out, size_t n_tokens)
+ALWAYS_INLINE void expand(enum weight_type type, float *out, size_t out_stride, const void *b, size_t rank,
+                          const float *u, size_t u_stride, float scale, size_t n_out, size_t n_tokens)
 {
     const size_t wide = TILE_COLUMNS * LANES;
     size_t o = 0;
 
     for (; o + wide <= n_out; o += wide)
-        expand_tokens(type, TILE_COLUMNS, LANES, out + o, out_stride, weight_at(type, b_t, o), b_stride, rank,
-                      u, u_stride, scale, n_tokens);
+        expand_tokens(type, TILE_COLUMNS, LANES, out + o, out_stride, weight_at(type, b, o * rank), rank, u,
+                      u_stride, scale, n_tokens);
     for (; o + LANES <= n_out; o += LANES)
-        expand_tokens(type, 1, LANES, out + o, out_stride, weight_at(type, b_t, o), b_stride, rank, u,
-                      u_stride, scale, n_tokens);
+        expand_tokens(type, 1, LANES, out + o, out_stride, weight_at(type, b, o * rank), rank, u, u_stride,
+                      scale, n_tokens);
     if (o < n_out)
-        expand_tokens(type, 1, n_out - o, out + o, out_stride, weight_at(type, b_t, o), b_stride, rank, u,
-                      u_stride, scale, n_tokens);
+        expand_tokens(type, 1, n_out - o, out + o, out_stride, weight_at(type, b, o * rank), rank, u, u_stride,
+                      scale, n_tokens);
 }
 
 /* ---- element by element ---- */
@@ -332,11 +399,15 @@ ALWAYS_INLINE void widen(enum weight_type type, float *out, const void *w, size_
     {                                                                                                        \
         matmul(TYPE, out, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);                               \
     }                                                                                                        \
-    static void expand_##suffix(float *out, size_t out_stride, const void *b_t, size_t b_stride,             \
-                                size_t rank, const float *u, size_t u_stride, float scale, size_t n_out,     \
-                                size_t n_tokens)                                                             \
+    static void shrink_##suffix(float *out, size_t out_stride, const void *a, size_t n_rows, size_t n_in,    \
+                                const float *x, size_t x_stride, size_t n_tokens, const void *next)          \
     {                                                                                                        \
-        expand(TYPE, out, out_stride, b_t, b_stride, rank, u, u_stride, scale, n_out, n_tokens);             \
+        shrink(TYPE, out, out_stride, a, n_rows, n_in, x, x_stride, n_tokens, next);                         \
+    }                                                                                                        \
+    static void expand_##suffix(float *out, size_t out_stride, const void *b, size_t rank, const float *u,   \
+                                size_t u_stride, float scale, size_t n_out, size_t n_tokens)                 \
+    {                                                                                                        \
+        expand(TYPE, out, out_stride, b, rank, u, u_stride, scale, n_out, n_tokens);                         \
     }                                                                                                        \
     static void widen_##suffix(float *out, const void *w, size_t n)                                          \
     {                                                                                                        \
@@ -813,6 +884,7 @@ static float log_sum_exp(const float *x, size_t n)
     {                                                                                                        \
         .name = NAME,                                                                                        \
         .matmul = {[WEIGHT_F32] = matmul_f32, [WEIGHT_F16] = matmul_f16, [WEIGHT_BF16] = matmul_bf16},       \
+        .shrink = {[WEIGHT_F32] = shrink_f32, [WEIGHT_F16] = shrink_f16, [WEIGHT_BF16] = shrink_bf16},       \
         .expand = {[WEIGHT_F32] = expand_f32, [WEIGHT_F16] = expand_f16, [WEIGHT_BF16] = expand_bf16},       \
         .widen = {[WEIGHT_F32] = widen_f32, [WEIGHT_F16] = widen_f16, [WEIGHT_BF16] = widen_bf16},           \
         .add = add, .multiply = multiply,                                                                    \

@@ -1,43 +1,84 @@
 /*
  * adapter_pack.c - what was checked is copied into one block. A and B are kept in the type they came in: A as it is (of
- * embeddings: transposed), B transposed.
+ * embeddings: transposed), B in panels.
  */
 #include "lora/adapter_load.h"
 
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "lora/dora.h"
 
-/* `tensor`'s elements as `type`; transposed from (rows, columns) to (columns, rows) when asked. */
+/* `tensor`'s elements as `type`, in the file's order: where they are, or in *converted, which the caller frees. */
+static const char *read_elements(const struct tensor *tensor, enum weight_type type, char **converted,
+                                 struct error *err)
+{
+    *converted = NULL;
+    if (weight_type_of(tensor->dtype) == type)
+        return tensor->data;
+    /* Only to f32: the pair's halves differ in type, or a vector. */
+    float *wide = malloc(size_max(tensor->n_elements, 1) * sizeof *wide);
+    if (!wide)
+        return error_no_memory(err), NULL;
+    dtype_to_f32(wide, tensor->data, tensor->dtype, tensor->n_elements);
+    *converted = (char *)wide;
+    return *converted;
+}
+
+/* Where `tensor`'s elements lie in the adapter's block, and where they come from. */
+struct packing {
+    size_t size, n_rows, n_columns; /* of an element in bytes; of the tensor */
+    const char *from;
+    char *converted, *to;
+};
+
+static bool begin_packing(struct packing *packing, struct load *load, const struct tensor *tensor,
+                          enum weight_type type, size_t n_elements, struct error *err)
+{
+    *packing = (struct packing){.size = weight_type_size(type),
+                                .n_rows = tensor->shape[0],
+                                .n_columns = tensor->n_dims > 1 ? tensor->shape[1] : 1};
+    packing->to = arena_allocate(&load->adapter->arena, n_elements * packing->size);
+    if (!packing->to)
+        return error_no_memory(err);
+    load->adapter->n_parameters += tensor->n_elements;
+    packing->from = read_elements(tensor, type, &packing->converted, err);
+    return packing->from != NULL;
+}
+
+/* The tensor as `type`; transposed from (rows, columns) to (columns, rows) when asked. */
 static void *pack(struct load *load, const struct tensor *tensor, enum weight_type type, bool transposed,
                   struct error *err)
 {
-    size_t size = weight_type_size(type), n_rows = tensor->shape[0],
-           n_columns = tensor->n_dims > 1 ? tensor->shape[1] : 1;
-    char *out = arena_allocate(&load->adapter->arena, tensor->n_elements * size);
-    if (!out)
-        return error_no_memory(err), NULL;
-    const char *in = tensor->data;
-    char *converted = NULL;
-    if (weight_type_of(tensor->dtype) !=
-        type) { /* only to f32: the pair's halves differ in type, or a vector */
-        char *to = transposed ? converted = malloc(tensor->n_elements * size) : out;
-        if (!to)
-            return error_no_memory(err), NULL;
-        dtype_to_f32((float *)(void *)to, in, tensor->dtype, tensor->n_elements);
-        in = to;
-    }
-    if (transposed) {
-        for (size_t i = 0; i < n_rows; i++)
-            for (size_t j = 0; j < n_columns; j++)
-                memcpy(out + (j * n_rows + i) * size, in + (i * n_columns + j) * size, size);
-    } else if (in != out) {
-        memcpy(out, in, tensor->n_elements * size);
-    }
-    free(converted);
-    load->adapter->n_parameters += tensor->n_elements;
-    return out;
+    struct packing p;
+    if (!begin_packing(&p, load, tensor, type, tensor->n_elements, err))
+        return NULL;
+    if (!transposed)
+        memcpy(p.to, p.from, tensor->n_elements * p.size);
+    for (size_t i = 0; transposed && i < p.n_rows; i++)
+        for (size_t j = 0; j < p.n_columns; j++)
+            memcpy(p.to + (j * p.n_rows + i) * p.size, p.from + (i * p.n_columns + j) * p.size, p.size);
+    free(p.converted);
+    return p.to;
+}
+
+/* The B of a pair: (n_out, rank), or (rank, n_out) where it is a mirrored A. */
+static void *pack_panels(struct load *load, const struct tensor *tensor, enum weight_type type, bool is_mirrored,
+                         struct error *err)
+{
+    struct packing p;
+    size_t rank = tensor->shape[is_mirrored ? 0 : 1], n_out = tensor->shape[is_mirrored ? 1 : 0];
+    if (!begin_packing(&p, load, tensor, type, delta_b_size(rank, n_out), err))
+        return NULL;
+    memset(p.to, 0, delta_b_size(rank, n_out) * p.size);
+    for (size_t i = 0; i < p.n_rows; i++)
+        for (size_t j = 0; j < p.n_columns; j++) {
+            size_t at = is_mirrored ? delta_b_at(rank, j, i) : delta_b_at(rank, i, j);
+            memcpy(p.to + at * p.size, p.from + (i * p.n_columns + j) * p.size, p.size);
+        }
+    free(p.converted);
+    return p.to;
 }
 
 static bool pack_pair(struct load *load, const struct plan *plan, const struct site *site,
@@ -51,14 +92,14 @@ static bool pack_pair(struct load *load, const struct plan *plan, const struct s
                             .scale = (float)plan->scale};
     if (plan->is_mirrored) {
         uint64_t n_parameters = load->adapter->n_parameters;
-        delta->a = pack(load, plan->b, plan->type, true, err);    /* (rank, d_model) */
-        delta->b_t = pack(load, plan->a, plan->type, false, err); /* (rank, n_vocab) */
-        load->adapter->n_parameters = n_parameters;               /* the same ones */
+        delta->a = pack(load, plan->b, plan->type, true, err); /* (rank, d_model) */
+        delta->b = pack_panels(load, plan->a, plan->type, true, err);
+        load->adapter->n_parameters = n_parameters; /* the same ones */
     } else {
         delta->a = pack(load, plan->a, plan->type, is_table(site), err);
-        delta->b_t = pack(load, plan->b, plan->type, true, err);
+        delta->b = pack_panels(load, plan->b, plan->type, false, err);
     }
-    if (!delta->a || !delta->b_t)
+    if (!delta->a || !delta->b)
         return false;
     out->has_delta = true;
     out->alpha = plan->alpha;

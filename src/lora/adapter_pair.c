@@ -98,7 +98,7 @@ static void count_pair(struct load *load, const struct plan *plan, const struct 
 {
     size_t size = weight_type_size(plan->type);
     load_count_block(load, plan->rank * site->n_in, size);
-    load_count_block(load, plan->rank * site->n_out, size);
+    load_count_block(load, delta_b_size(plan->rank, site->n_out), size);
     if (plan->b_bias)
         load_count_block(load, site->n_out, sizeof(float));
     if (plan->magnitude)

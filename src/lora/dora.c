@@ -74,7 +74,7 @@ static void read_delta(struct dora *d)
         transpose(d->a, d->a_t, d->n_in, d->rank);
     else
         transpose(d->a_t, d->a, d->rank, d->n_in);
-    dtype_to_f32(d->b_t, d->delta->b_t, dtype, d->rank * d->n_out);
+    delta_read_b_t(d->delta, d->b_t);
     for (size_t i = 0; i < d->rank; i++)
         for (size_t j = 0; j <= i; j++) {
             double sum = 0;

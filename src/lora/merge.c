@@ -55,7 +55,6 @@ static void site_merge_finish(struct site_merge *merge)
 
 static bool add_operand(struct site_merge *merge, const struct delta *delta, double factor, struct error *err)
 {
-    const void *from = is_table(merge->site) ? delta->b_t : delta->a;
     size_t n = delta->rank * merge->base->n_in;
     float scale = (float)((double)delta->scale * factor);
     if (scale == 0)
@@ -63,7 +62,10 @@ static bool add_operand(struct site_merge *merge, const struct delta *delta, dou
     float *right = malloc(n * sizeof *right);
     if (!right)
         return error_no_memory(err);
-    dtype_to_f32(right, from, dtype_of_weight(delta->type), n);
+    if (is_table(merge->site))
+        delta_read_b_t(delta, right);
+    else
+        dtype_to_f32(right, delta->a, dtype_of_weight(delta->type), n);
     merge->operands[merge->n_operands++] = (struct operand){.delta = delta, .scale = scale, .right = right};
     merge->rank_max = size_max(merge->rank_max, delta->rank);
     return true;
@@ -119,7 +121,7 @@ static void read_left(struct site_merge *merge, const struct delta *delta, size_
     for (size_t j = 0; j < delta->rank; j++)
         for (size_t i = 0; i < n_rows; i++)
             dtype_to_f32(&merge->left[i * delta->rank + j],
-                         (const char *)delta->b_t + (j * delta->n_out + merge->next_row + i) * size, dtype,
+                         (const char *)delta->b + delta_b_at(delta->rank, merge->next_row + i, j) * size, dtype,
                          1);
 }
 

@@ -166,9 +166,9 @@ static void look_up(const struct step *step, const struct view *view, size_t sit
         assert(delta->rank <= LIMIT_RANK);
         kernels->widen[delta->type](u, (const char *)delta->a + row * delta->rank * weight_type_size(delta->type),
                                     delta->rank);
-        kernels->expand[delta->type](out, width, delta->b_t, delta->n_out, delta->rank, u, delta->rank, delta->scale, width, 1);
+        kernels->expand[delta->type](out, width, delta->b, delta->rank, u, delta->rank, delta->scale, width, 1);
         if (delta->bias)
-            kernels->expand[WEIGHT_F32](out, width, delta->bias, delta->n_out, 1, &ONE, 0, delta->scale, width, 1);
+            kernels->expand[WEIGHT_F32](out, width, delta->bias, 1, &ONE, 0, delta->scale, width, 1);
     }
     if (table->row_gain)
         kernels->multiply(out, table->row_gain, width);

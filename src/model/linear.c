@@ -12,15 +12,19 @@
 #include "base/bytes.h"
 
 enum {
-    ROW_STEP = 16,         /* spans begin at multiples of it: a cache line of outputs */
-    ROW_BLOCK = 64,        /* rows that are finished together */
-    UNIT_RANK = 16,        /* rows of A, and tokens, of one unit of the first phase */
+    ROW_STEP = DELTA_PANEL, /* spans begin at multiples of it: a cache line of outputs */
+    ROW_BLOCK = 64,         /* rows that are finished together */
+    UNIT_RANK = 16,         /* rows of A, and tokens, of one unit of the first phase */
     UNIT_TOKENS = 64,
-    LEAST_WORK = 1 << 15,  /* multiplications that are worth another part */
-    FEW_THREADS = 8        /* with more of them, spans are halved, so that a late one costs less */
+    UNIT_BYTES = 32 << 10,  /* of a unit's A while tokens are few: the next one is fetched meanwhile, and must stay in L2 */
+    UNIT_LEAST_RANK = 4,    /* ... but so many rows: they are what is multiplied at a time */
+    FEW_TOKENS = 16,
+    FETCH_TOKENS = 4,       /* fetching a row of A takes as long as multiplying it with so many tokens */
+    LEAST_WORK = 1 << 15,   /* multiplications that are worth another part */
+    FEW_THREADS = 8         /* with more of them, spans are halved, so that a late one costs less */
 };
 
-/* A x of one delta for one segment. */
+/* A x of one delta, for neighbouring segments that have it in common. */
 struct linear_item {
     const struct delta *delta;
     size_t first_token, n_tokens;
@@ -28,7 +32,8 @@ struct linear_item {
 };
 
 struct linear_unit {
-    size_t item, first_row, n_rows, first_token, n_tokens; /* tokens within the segment */
+    size_t item, first_row, n_rows, first_token, n_tokens; /* tokens within the item's */
+    size_t cost_before;                                    /* of all units up to this one */
 };
 
 struct work {
@@ -36,8 +41,8 @@ struct work {
     const struct model *model;
     const struct kernels *kernels;
     const struct linear_scratch *scratch;
-    bool has_deltas;
-    size_t n_units, n_rows;
+    size_t first_items[LINEAR_MOST_JOBS + 1]; /* where the jobs' items begin */
+    size_t n_units, cost, n_rows;
 };
 
 static const struct site_view *view_of(const struct linear_call *call, size_t job, size_t segment)
@@ -64,14 +69,61 @@ static void *grow(void *memory, size_t *n_bytes, size_t n_needed)
     return memory;
 }
 
-static bool reserve(struct linear_scratch *scratch, size_t n_items, size_t n_units, size_t n_floats, size_t n_lists,
-                    struct error *err)
+static bool reserve(struct linear_scratch *scratch, size_t n_items, size_t n_units, size_t n_floats, struct error *err)
 {
     scratch->items = grow(scratch->items, &scratch->items_bytes, n_items * sizeof *scratch->items);
     scratch->units = grow(scratch->units, &scratch->units_bytes, n_units * sizeof *scratch->units);
     scratch->low_rank = grow(scratch->low_rank, &scratch->low_rank_bytes, n_floats * sizeof *scratch->low_rank);
-    scratch->first_items = grow(scratch->first_items, &scratch->first_items_bytes, n_lists * sizeof *scratch->first_items);
-    return (scratch->items && scratch->units && scratch->low_rank && scratch->first_items) || error_no_memory(err);
+    return (scratch->items && scratch->units && scratch->low_rank) || error_no_memory(err);
+}
+
+/* A step streams more than the caches hold, so every view it comes to is cold: to wait for many at a time is to wait once. */
+static void fetch_views(const struct linear_call *call)
+{
+    for (size_t s = 0; s < call->n_segments; s++)
+        for (size_t job = 0; job < call->n_jobs; job++)
+            __builtin_prefetch(view_of(call, job, s));
+    for (size_t s = 0; s < call->n_segments; s++)
+        for (size_t job = 0; job < call->n_jobs && n_deltas_of(call, job, s) > 0; job++) {
+            const char *delta = (const char *)view_of(call, job, s)->deltas;
+            __builtin_prefetch(delta);
+            __builtin_prefetch(delta + sizeof(struct delta) - 1);
+        }
+}
+
+/* Two views may hold copies of the same delta: of one adapter, asked for in two ways. */
+static bool is_same_delta(const struct delta *a, const struct delta *b)
+{
+    return a == b || (a->a == b->a && a->b == b->b && a->bias == b->bias && a->rank == b->rank && a->type == b->type &&
+                      a->scale == b->scale);
+}
+
+static bool has_same_deltas(const struct linear_call *call, size_t job, size_t segment, size_t other)
+{
+    size_t n = n_deltas_of(call, job, segment);
+    if (n_deltas_of(call, job, other) != n)
+        return false;
+    for (size_t d = 0; d < n; d++)
+        if (!is_same_delta(&view_of(call, job, segment)->deltas[d], &view_of(call, job, other)->deltas[d]))
+            return false;
+    return true;
+}
+
+/* The segments from `first` on that have their deltas at this site in common are [first, end). */
+static size_t find_end(const struct linear_call *call, size_t job, size_t first, size_t *n_tokens)
+{
+    size_t end = first;
+    for (*n_tokens = 0; end < call->n_segments && has_same_deltas(call, job, first, end); end++)
+        *n_tokens += call->segments[end].n_tokens;
+    return end;
+}
+
+static size_t unit_rank(const struct delta *delta, size_t n_tokens)
+{
+    if (n_tokens > FEW_TOKENS)
+        return UNIT_RANK;
+    size_t n_rows = UNIT_BYTES / (delta->n_in * weight_type_size(delta->type));
+    return size_max(UNIT_LEAST_RANK, size_min(n_rows / UNIT_LEAST_RANK * UNIT_LEAST_RANK, UNIT_RANK));
 }
 
 struct amount {
@@ -82,59 +134,83 @@ static struct amount measure(const struct linear_call *call)
 {
     struct amount amount = {0};
     for (size_t job = 0; job < call->n_jobs; job++)
-        for (size_t s = 0; s < call->n_segments; s++)
+        for (size_t s = 0, end, n_tokens; s < call->n_segments; s = end) {
+            end = find_end(call, job, s, &n_tokens);
             for (size_t d = 0; d < n_deltas_of(call, job, s); d++) {
-                size_t rank = view_of(call, job, s)->deltas[d].rank, n_tokens = call->segments[s].n_tokens;
+                const struct delta *delta = &view_of(call, job, s)->deltas[d];
                 amount.n_items++;
-                amount.n_units += ceil_divide(rank, UNIT_RANK) * ceil_divide(n_tokens, UNIT_TOKENS);
-                amount.n_floats += align_up(rank * n_tokens, 16);
+                amount.n_units += ceil_divide(delta->rank, unit_rank(delta, n_tokens)) * ceil_divide(n_tokens, UNIT_TOKENS);
+                amount.n_floats += align_up(delta->rank * n_tokens, 16);
             }
+        }
     return amount;
 }
 
-static size_t add_units(struct linear_unit *units, size_t item, size_t rank, size_t n_tokens)
+static void add_units(struct work *work, struct linear_unit *units, size_t item, const struct delta *delta, size_t n_tokens)
 {
-    size_t n = 0;
+    size_t step = unit_rank(delta, n_tokens);
     for (size_t token = 0; token < n_tokens; token += UNIT_TOKENS)
-        for (size_t row = 0; row < rank; row += UNIT_RANK)
-            units[n++] = (struct linear_unit){item, row, size_min(UNIT_RANK, rank - row), token,
-                                              size_min(UNIT_TOKENS, n_tokens - token)};
-    return n;
+        for (size_t row = 0; row < delta->rank; row += step) {
+            size_t n_rows = size_min(step, delta->rank - row), n = size_min(UNIT_TOKENS, n_tokens - token);
+            units[work->n_units++] = (struct linear_unit){item, row, n_rows, token, n, work->cost};
+            work->cost += n_rows * (n + FETCH_TOKENS);
+        }
 }
 
 static void plan(struct work *work, struct linear_scratch *scratch)
 {
     const struct linear_call *call = work->call;
-    size_t n_items = 0, n_floats = 0;
-    for (size_t job = 0; job < call->n_jobs; job++)
-        for (size_t s = 0; s < call->n_segments; s++) {
-            const struct linear_segment *segment = &call->segments[s];
-            scratch->first_items[job * call->n_segments + s] = n_items;
+    size_t n_items = 0;
+    float *u = scratch->low_rank;
+    for (size_t job = 0; job < call->n_jobs; job++) {
+        work->first_items[job] = n_items;
+        for (size_t s = 0, end, n_tokens; s < call->n_segments; s = end) {
+            end = find_end(call, job, s, &n_tokens);
             for (size_t d = 0; d < n_deltas_of(call, job, s); d++) {
                 const struct delta *delta = &view_of(call, job, s)->deltas[d];
-                scratch->items[n_items] = (struct linear_item){delta, segment->first, segment->n_tokens,
-                                                               scratch->low_rank + n_floats};
-                work->n_units += add_units(scratch->units + work->n_units, n_items, delta->rank, segment->n_tokens);
-                n_floats += align_up(delta->rank * segment->n_tokens, 16);
-                n_items++;
+                scratch->items[n_items] = (struct linear_item){delta, call->segments[s].first, n_tokens, u};
+                add_units(work, scratch->units, n_items++, delta, n_tokens);
+                u += align_up(delta->rank * n_tokens, 16);
             }
         }
+    }
+    work->first_items[call->n_jobs] = n_items;
+}
+
+/* The first unit that begins at or behind the part's share of the cost. */
+static size_t first_unit_of(const struct work *work, size_t part, size_t n_parts)
+{
+    size_t target = part * work->cost / n_parts, low = 0, high = work->n_units;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (work->scratch->units[middle].cost_before < target)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static const void *unit_rows(const struct work *work, const struct linear_unit *unit)
+{
+    const struct delta *delta = work->scratch->items[unit->item].delta;
+    return (const char *)delta->a + unit->first_row * delta->n_in * weight_type_size(delta->type);
 }
 
 static void shrink(void *context, size_t part, size_t n_parts, size_t thread)
 {
     const struct work *work = context;
     const struct linear_call *call = work->call;
+    size_t end = first_unit_of(work, part + 1, n_parts);
     (void)thread;
-    for (size_t i = part * work->n_units / n_parts; i < (part + 1) * work->n_units / n_parts; i++) {
+    for (size_t i = first_unit_of(work, part, n_parts); i < end; i++) {
         const struct linear_unit *unit = &work->scratch->units[i];
         const struct linear_item *item = &work->scratch->items[unit->item];
         const struct delta *delta = item->delta;
-        const char *a = (const char *)delta->a + unit->first_row * delta->n_in * weight_type_size(delta->type);
         const float *x = call->x + (item->first_token + unit->first_token) * call->x_stride;
         float *u = item->u + unit->first_token * delta->rank + unit->first_row;
-        work->kernels->matmul[delta->type](u, delta->rank, a, unit->n_rows, delta->n_in, x, call->x_stride,
-                                           unit->n_tokens);
+        work->kernels->shrink[delta->type](u, delta->rank, unit_rows(work, unit), unit->n_rows, delta->n_in, x,
+                                           call->x_stride, unit->n_tokens, i + 1 < end ? unit_rows(work, unit + 1) : NULL);
     }
 }
 
@@ -156,21 +232,21 @@ static void multiply_weights(const struct work *work, size_t job, size_t row, si
     }
 }
 
-static void add_deltas(const struct work *work, size_t job, size_t segment, float *out, size_t row, size_t n_rows)
+static void add_deltas(const struct work *work, size_t job, size_t row, size_t n_rows)
 {
     static const float ONE = 1;
-    const struct linear_call *call = work->call;
-    size_t stride = call->jobs[job].out_stride, n_tokens = call->segments[segment].n_tokens;
-    size_t first_item = work->scratch->first_items[job * call->n_segments + segment];
-    for (size_t d = 0; d < n_deltas_of(call, job, segment); d++) {
-        const struct linear_item *item = &work->scratch->items[first_item + d];
+    const struct linear_job *to = &work->call->jobs[job];
+    for (size_t i = work->first_items[job]; i < work->first_items[job + 1]; i++) {
+        const struct linear_item *item = &work->scratch->items[i];
         const struct delta *delta = item->delta;
-        work->kernels->expand[delta->type](out, stride, (const char *)delta->b_t + row * weight_type_size(delta->type),
-                                           delta->n_out, delta->rank, item->u, delta->rank, delta->scale, n_rows, n_tokens);
+        const char *b = (const char *)delta->b + delta_b_at(delta->rank, row, 0) * weight_type_size(delta->type);
+        float *out = to->out + item->first_token * to->out_stride + row;
+        work->kernels->expand[delta->type](out, to->out_stride, b, delta->rank, item->u, delta->rank, delta->scale, n_rows,
+                                           item->n_tokens);
         /* scale * bias is a pair of rank one whose u is 1. */
         if (delta->bias)
-            work->kernels->expand[WEIGHT_F32](out, stride, delta->bias + row, delta->n_out, 1, &ONE, 0, delta->scale,
-                                              n_rows, n_tokens);
+            work->kernels->expand[WEIGHT_F32](out, to->out_stride, delta->bias + row, 1, &ONE, 0, delta->scale, n_rows,
+                                              item->n_tokens);
     }
 }
 
@@ -181,8 +257,8 @@ static void finish_segment(const struct work *work, size_t job, size_t segment, 
     const struct linear_job *to = &call->jobs[job];
     float *out = to->out + call->segments[segment].first * to->out_stride + row;
 
-    if (work->has_deltas)
-        add_deltas(work, job, segment, out, row, n_rows);
+    if (!view->row_gain && !view->bias)
+        return;
     for (size_t t = 0; t < call->segments[segment].n_tokens; t++, out += to->out_stride) {
         if (view->row_gain)
             work->kernels->multiply(out, view->row_gain + row, n_rows);
@@ -194,6 +270,7 @@ static void finish_segment(const struct work *work, size_t job, size_t segment, 
 static void compute_rows(const struct work *work, size_t job, size_t row, size_t n_rows)
 {
     multiply_weights(work, job, row, n_rows);
+    add_deltas(work, job, row, n_rows);
     for (size_t s = 0; s < work->call->n_segments; s++)
         finish_segment(work, job, s, row, n_rows);
 }
@@ -258,16 +335,15 @@ static size_t choose_parts(const struct pool *pool, size_t most, size_t n_multip
 static bool run_deltas(struct work *work, struct pool *pool, struct linear_scratch *scratch, struct error *err)
 {
     const struct linear_call *call = work->call;
+    fetch_views(call);
     struct amount amount = measure(call);
-    work->has_deltas = amount.n_items > 0;
-    if (!work->has_deltas)
+    if (amount.n_items == 0)
         return true;
-    if (!reserve(scratch, amount.n_items, amount.n_units, amount.n_floats, call->n_jobs * call->n_segments, err))
+    if (!reserve(scratch, amount.n_items, amount.n_units, amount.n_floats, err))
         return false;
     plan(work, scratch);
     size_t n_in = work->model->sites[call->jobs[0].site].n_in;
-    bool is_small = amount.n_floats * n_in < LEAST_WORK;
-    pool_run(pool, shrink, work, is_small ? 1 : work->n_units);
+    pool_run(pool, shrink, work, choose_parts(pool, work->n_units, amount.n_floats * n_in));
     return true;
 }
 
@@ -295,6 +371,5 @@ void linear_scratch_finish(struct linear_scratch *scratch)
     free(scratch->items);
     free(scratch->units);
     free(scratch->low_rank);
-    free(scratch->first_items);
     *scratch = (struct linear_scratch){0};
 }

@@ -49,8 +49,7 @@ struct linear_scratch {
     struct linear_item *items;
     struct linear_unit *units;
     float *low_rank;
-    size_t *first_items;
-    size_t items_bytes, units_bytes, low_rank_bytes, first_items_bytes;
+    size_t items_bytes, units_bytes, low_rank_bytes;
 };
 
 /* At most two pool_run: A x for all deltas if there are any, then everything by output rows. False: no memory. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "formats/dtype.h"
 
 enum { ALIGNMENT = 64 };
 
@@ -69,4 +70,13 @@ struct view *view_create_base(const struct model *model, struct error *err)
 void view_free(struct view *view)
 {
     free(view);
+}
+
+void delta_read_b_t(const struct delta *delta, float *out)
+{
+    size_t size = weight_type_size(delta->type);
+    for (size_t o = 0; o < delta->n_out; o += DELTA_PANEL)
+        for (size_t j = 0; j < delta->rank; j++)
+            dtype_to_f32(out + j * delta->n_out + o, (const char *)delta->b + delta_b_at(delta->rank, o, j) * size,
+                         dtype_of_weight(delta->type), size_min(DELTA_PANEL, delta->n_out - o));
 }

@@ -12,15 +12,34 @@
 #include "base/ref.h"
 #include "model/model.h"
 
+/* B lies in panels of so many outputs, each (rank, DELTA_PANEL), end to end: whoever computes some neighbouring outputs reads one
+   run of memory, and finds them side by side in it. */
+#define DELTA_PANEL KERNELS_PANEL
+
 /* A low-rank pair: out += scale * (B (A x) + bias). LoRA, arXiv:2106.09685, eq. 3. */
 struct delta {
-    enum weight_type type; /* of a and b_t */
+    enum weight_type type; /* of a and b */
     size_t rank, n_in, n_out;
     const void *a;     /* linear and head: (rank, n_in), row-major. Embedding and position: (n_in, rank), so that a token's column is a row */
-    const void *b_t;   /* (rank, n_out): B transposed */
+    const void *b;     /* (n_out, rank) in panels, see delta_b_at; rows missing in the last one are 0 */
     const float *bias; /* lora_bias: (n_out); or NULL. Scaled too */
     float scale;       /* alpha/r or alpha/sqrt(r), times the request's scale and weight; never 0 */
 };
+
+/* Where B's element of output o and rank row j is, in elements. */
+static inline size_t delta_b_at(size_t rank, size_t o, size_t j)
+{
+    return (o / DELTA_PANEL * rank + j) * DELTA_PANEL + o % DELTA_PANEL;
+}
+
+/* Elements of B with the padding. */
+static inline size_t delta_b_size(size_t rank, size_t n_out)
+{
+    return (n_out + DELTA_PANEL - 1) / DELTA_PANEL * DELTA_PANEL * rank;
+}
+
+/* B transposed: (rank, n_out), widened. */
+void delta_read_b_t(const struct delta *delta, float *out);
 
 struct site_view {
     const struct matrix *weight;  /* the base's W, a merged W', or one that replaces it (modules_to_save) */

@@ -196,6 +196,10 @@ static void compare_matmul(const struct kernels *reference, const struct kernels
         snprintf(shape, sizeof shape, "%s %zu x %zu, %zu tokens", weight_type_name((enum weight_type)type),
                  n_rows, n_in, n_tokens);
         compare(&out, set, "matmul", shape);
+        out = outputs_of((n_tokens - 1) * out_stride + n_rows, PLAIN);
+        reference->shrink[type](out.reference, out_stride, w, n_rows, n_in, x, x_stride, n_tokens, NULL);
+        set->shrink[type](out.set, out_stride, w, n_rows, n_in, x, x_stride, n_tokens, random_between(0, 1) ? w : NULL);
+        compare(&out, set, "shrink", shape);
     }
 }
 
@@ -212,6 +216,8 @@ static void check_matmul(const struct kernels *reference, const struct kernels *
         compare_matmul(reference, set, random_between(30, 40), random_between(8000, 9000),
                        random_between(1, 9));
     }
+    for (size_t n_tokens = 1; n_tokens <= 40; n_tokens++) /* about where few tokens end */
+        compare_matmul(reference, set, random_between(1, 20), random_between(1, 100), n_tokens);
     compare_matmul(reference, set, 11, 40003, 7); /* a row that fills a block alone */
 }
 
@@ -241,16 +247,16 @@ static void check_expand(const struct kernels *reference, const struct kernels *
         for (int type = 0; type < N_WEIGHT_TYPES; type++) {
             enum values kind = random_between(0, 1) ? PLAIN : NASTY;
             size_t rank = random_between(0, 20), n_tokens = random_between(1, 11);
-            size_t b_stride = n_out + random_between(0, 5), u_stride = rank + random_between(0, 3);
-            size_t out_stride = n_out + random_between(0, 5);
-            size_t n_b = rank ? (rank - 1) * b_stride + n_out : 0;
+            size_t u_stride = rank + random_between(0, 3), out_stride = n_out + random_between(0, 5);
+            /* Up to the last column that exists of the last panel's last row: what lies behind is not to be read. */
+            size_t last = (n_out - 1) % KERNELS_PANEL + 1;
+            size_t n_b = rank ? (n_out - last) * rank + (rank - 1) * KERNELS_PANEL + last : 0;
             float scale = random_between(0, 3) ? random_float() : 0.0f;
             const void *b = edge_weights(0, n_b, (enum weight_type)type, kind);
             const float *u = edge_floats(1, (n_tokens - 1) * u_stride + rank, kind);
             struct outputs out = outputs_of((n_tokens - 1) * out_stride + n_out, kind);
-            reference->expand[type](out.reference, out_stride, b, b_stride, rank, u, u_stride, scale, n_out,
-                                    n_tokens);
-            set->expand[type](out.set, out_stride, b, b_stride, rank, u, u_stride, scale, n_out, n_tokens);
+            reference->expand[type](out.reference, out_stride, b, rank, u, u_stride, scale, n_out, n_tokens);
+            set->expand[type](out.set, out_stride, b, rank, u, u_stride, scale, n_out, n_tokens);
             snprintf(shape, sizeof shape, "%s rank %zu to %zu, %zu tokens",
                      weight_type_name((enum weight_type)type), rank, n_out, n_tokens);
             compare(&out, set, "expand", shape);
@@ -476,14 +482,14 @@ static void known_products(const struct kernels *set)
                 sum += (double)w[o * IN + k] * (double)x[t * IN + k];
             check((double)out[t * ROWS + o] == sum, set->name, "matmul", "integers do not add up");
         }
-    set->expand[WEIGHT_F32](out, ROWS, w, ROWS + 1, RANK, u, RANK, 0.5f, ROWS, TOKENS);
+    set->expand[WEIGHT_F32](out, ROWS, w, RANK, u, RANK, 0.5f, ROWS, TOKENS);
     for (size_t t = 0; t < TOKENS; t++)
         for (size_t o = 0; o < ROWS; o++) {
             double sum = 0, low = 0;
             for (size_t k = 0; k < IN; k++)
                 sum += (double)w[o * IN + k] * (double)x[t * IN + k];
             for (size_t j = 0; j < RANK; j++)
-                low += (double)w[j * (ROWS + 1) + o] * (double)u[t * RANK + j];
+                low += (double)w[j * KERNELS_PANEL + o] * (double)u[t * RANK + j];
             check((double)out[t * ROWS + o] == sum + 0.5 * low, set->name, "expand",
                   "integers do not add up");
         }
@@ -860,8 +866,7 @@ static void run_matmul(void *context, size_t i)
 static void run_expand(void *context, size_t i)
 {
     struct job *job = context;
-    job->set->expand[job->type](job->out, job->n_rows, weights_of(job, i), job->n_rows, job->n_in, job->x,
-                                job->n_in, 1.0f, job->n_rows, job->n_tokens);
+    job->set->expand[job->type](job->out, job->n_rows, weights_of(job, i), job->n_in, job->x, job->n_in, 1.0f, job->n_rows, job->n_tokens);
 }
 
 enum { HEADS = 4, D_HEAD = 128, BLOCK_TOKENS = 16, CACHED_HEADS = 8 };

@@ -49,7 +49,7 @@ static double site_output(const struct site *site, const struct site_view *view,
             else
                 for (size_t k = 0; k < site->n_in; k++)
                     u += element(delta->a, delta->type, j * site->n_in + k) * x[k];
-            low += element(delta->b_t, delta->type, j * delta->n_out + o) * u;
+            low += element(delta->b, delta->type, delta_b_at(delta->rank, o, j)) * u;
         }
         sum += (double)delta->scale * low;
     }

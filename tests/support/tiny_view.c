@@ -42,7 +42,7 @@ static const struct delta *random_deltas(struct owned *owned, const struct tiny_
         deltas[d] = (struct delta){.type = spec->type, .rank = rank, .n_in = site->n_in, .n_out = site->n_out,
                                    .scale = (spec->scale != 0 ? spec->scale : 1) * (d % 2 ? -0.5f : 1)};
         deltas[d].a = random_weights(owned, spec->type, rank * site->n_in, 0.15f, random);
-        deltas[d].b_t = random_weights(owned, spec->type, rank * site->n_out, 0.15f, random);
+        deltas[d].b = random_weights(owned, spec->type, delta_b_size(rank, site->n_out), 0.15f, random);
         if (spec->has_delta_bias)
             deltas[d].bias = random_floats(owned, site->n_out, 0, 0.3f, random);
     }

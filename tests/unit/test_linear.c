@@ -101,7 +101,7 @@ static double expected(const struct fixture *f, size_t site, size_t segment, con
             double u = 0;
             for (size_t k = 0; k < n_in; k++)
                 u += weight_at(delta->a, delta->type, j * n_in + k) * (double)x[k];
-            low += weight_at(delta->b_t, delta->type, j * delta->n_out + o) * u;
+            low += weight_at(delta->b, delta->type, delta_b_at(delta->rank, o, j)) * u;
         }
         sum += (double)delta->scale * low;
     }

@@ -245,7 +245,7 @@ static void several_adapters_merge_into_their_sum(void **state)
             for (size_t p = 0; p < 2; p++) {
                 const struct delta *delta = &adapter_find_site(parts[p].adapter, index)->delta;
                 for (size_t j = 0; j < delta->rank; j++)
-                    sum += parts[p].factor * (double)((const float *)delta->b_t)[j * site->n_out + o] *
+                    sum += parts[p].factor * (double)((const float *)delta->b)[delta_b_at(delta->rank, o, j)] *
                            (double)((const float *)delta->a)[j * site->n_in + k];
             }
             assert_float_equal(((const float *)matrix_row(merged, o))[k], sum, 1e-6);
