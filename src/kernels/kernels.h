@@ -20,7 +20,8 @@
 
 #include "base/error.h"
 
-#define KERNELS_PANEL 16 /* outputs of a panel of B, see expand */
+#define KERNELS_PANEL 16          /* outputs of a panel of B, see expand */
+#define KERNELS_EXPAND_AHEAD 4096 /* bytes that expand fetches before it wants them; the first ones are the caller's to fetch */
 
 enum weight_type { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, N_WEIGHT_TYPES };
 

@@ -304,8 +304,7 @@ ALWAYS_INLINE void clear_sums(size_t n_tokens, size_t n_vectors, vec acc[TILE_HE
             acc[t][c] = v_set(0.0f);
 }
 
-/* acc[t][c] += sum over j of u[t][j] * panel c's row j; the last of the panels has `last` columns. The tile that lies behind is
-   fetched meanwhile: its turn comes after other work, such as other adapters' tiles. */
+/* acc[t][c] += sum over j of u[t][j] * panel c's row j; the last of the panels has `last` columns. */
 ALWAYS_INLINE void sum_panels(enum weight_type type, size_t n_tokens, size_t n_panels, size_t last,
                               vec acc[TILE_HEADS][TILE_COLUMNS], const void *b, size_t rank, const float *u,
                               size_t u_stride)
@@ -318,7 +317,7 @@ ALWAYS_INLINE void sum_panels(enum weight_type type, size_t n_tokens, size_t n_p
             const char *at = weight_at(type, b, (c * rank + j) * LANES);
             columns[c] = last < LANES ? v_load_some_weights(type, at, last) : v_load_weights(type, at);
             if (j % rows_of_a_line == 0)
-                __builtin_prefetch(weight_at(type, at, n_panels * rank * LANES), 0, 2);
+                __builtin_prefetch(at + KERNELS_EXPAND_AHEAD, 0, 2);
         }
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++) {

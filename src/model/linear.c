@@ -13,7 +13,8 @@
 
 enum {
     ROW_STEP = DELTA_PANEL, /* spans begin at multiples of it: a cache line of outputs */
-    ROW_BLOCK = 64,         /* rows that are finished together */
+    LEAST_BLOCK = 64,       /* rows that are finished together, at least */
+    OUT_BYTES = 256 << 10,  /* of outputs that wait in L2 to be finished */
     UNIT_RANK = 16,         /* rows of A, and tokens, of one unit of the first phase */
     UNIT_TOKENS = 64,
     UNIT_BYTES = 32 << 10,  /* of a unit's A while tokens are few: the next one is fetched meanwhile, and must stay in L2 */
@@ -42,7 +43,7 @@ struct work {
     const struct kernels *kernels;
     const struct linear_scratch *scratch;
     size_t first_items[LINEAR_MOST_JOBS + 1]; /* where the jobs' items begin */
-    size_t n_units, cost, n_rows;
+    size_t n_units, cost, n_steps;
 };
 
 static const struct site_view *view_of(const struct linear_call *call, size_t job, size_t segment)
@@ -232,6 +233,22 @@ static void multiply_weights(const struct work *work, size_t job, size_t row, si
     }
 }
 
+/* B from output `row` on. */
+static const char *panels_from(const struct delta *delta, size_t row)
+{
+    assert(row % DELTA_PANEL == 0);
+    return (const char *)delta->b + delta_b_at(delta->rank, row, 0) * weight_type_size(delta->type);
+}
+
+/* The first bytes of B from `row` on, or all there are; expand fetches what follows itself. */
+static void fetch_panels(const struct delta *delta, size_t row, size_t n_rows)
+{
+    size_t n_bytes = delta_b_size(delta->rank, n_rows) * weight_type_size(delta->type);
+    const char *b = panels_from(delta, row);
+    for (size_t at = 0; at < size_min(n_bytes, KERNELS_EXPAND_AHEAD); at += 64)
+        __builtin_prefetch(b + at, 0, 2);
+}
+
 static void add_deltas(const struct work *work, size_t job, size_t row, size_t n_rows)
 {
     static const float ONE = 1;
@@ -239,10 +256,11 @@ static void add_deltas(const struct work *work, size_t job, size_t row, size_t n
     for (size_t i = work->first_items[job]; i < work->first_items[job + 1]; i++) {
         const struct linear_item *item = &work->scratch->items[i];
         const struct delta *delta = item->delta;
-        const char *b = (const char *)delta->b + delta_b_at(delta->rank, row, 0) * weight_type_size(delta->type);
         float *out = to->out + item->first_token * to->out_stride + row;
-        work->kernels->expand[delta->type](out, to->out_stride, b, delta->rank, item->u, delta->rank, delta->scale, n_rows,
-                                           item->n_tokens);
+        if (i + 1 < work->first_items[job + 1])
+            fetch_panels(item[1].delta, row, n_rows);
+        work->kernels->expand[delta->type](out, to->out_stride, panels_from(delta, row), delta->rank, item->u, delta->rank,
+                                           delta->scale, n_rows, item->n_tokens);
         /* scale * bias is a pair of rank one whose u is 1. */
         if (delta->bias)
             work->kernels->expand[WEIGHT_F32](out, to->out_stride, delta->bias + row, 1, &ONE, 0, delta->scale, n_rows,
@@ -298,15 +316,28 @@ static size_t n_out_of(const struct work *work, size_t job)
     return work->model->sites[work->call->jobs[job].site].n_out;
 }
 
-/* Rows [first, end) of the jobs' rows laid end to end. Two gated jobs lie beside each other instead. */
+static size_t n_steps_of(const struct work *work, size_t job)
+{
+    return ceil_divide(n_out_of(work, job), ROW_STEP);
+}
+
+/* Rows to finish together: as many as possible, for long streams of weights; but what is computed of them stays in L2. */
+static size_t choose_block(size_t n_tokens)
+{
+    size_t n_rows = OUT_BYTES / (n_tokens * sizeof(float)) / ROW_STEP * ROW_STEP;
+    return size_max(n_rows, LEAST_BLOCK);
+}
+
+/* Rows [first, end) of the jobs' rows laid end to end, each job's from a multiple of ROW_STEP. Two gated jobs lie beside each
+   other instead. */
 static void compute_span(const struct work *work, size_t first, size_t end)
 {
     const struct linear_call *call = work->call;
-    size_t n_stacked = call->after == LINEAR_GATE ? 1 : call->n_jobs;
-    for (size_t job = 0, start = 0; job < n_stacked; start += n_out_of(work, job), job++) {
+    size_t n_stacked = call->after == LINEAR_GATE ? 1 : call->n_jobs, block = choose_block(call->n_tokens);
+    for (size_t job = 0, start = 0; job < n_stacked; start += n_steps_of(work, job) * ROW_STEP, job++) {
         size_t from = size_max(first, start), to = size_min(end, start + n_out_of(work, job));
-        for (size_t row = from; row < to; row += ROW_BLOCK) {
-            size_t n_rows = size_min(ROW_BLOCK, to - row);
+        for (size_t row = from, n_rows; row < to; row += n_rows) {
+            n_rows = size_min(block, to - row);
             compute_rows(work, job, row - start, n_rows);
             if (call->after == LINEAR_GATE)
                 compute_rows(work, 1, row - start, n_rows);
@@ -318,10 +349,8 @@ static void compute_span(const struct work *work, size_t first, size_t end)
 static void compute(void *context, size_t part, size_t n_parts, size_t thread)
 {
     const struct work *work = context;
-    size_t n_steps = ceil_divide(work->n_rows, ROW_STEP);
     (void)thread;
-    compute_span(work, part * n_steps / n_parts * ROW_STEP,
-                 size_min((part + 1) * n_steps / n_parts * ROW_STEP, work->n_rows));
+    compute_span(work, part * work->n_steps / n_parts * ROW_STEP, (part + 1) * work->n_steps / n_parts * ROW_STEP);
 }
 
 static size_t choose_parts(const struct pool *pool, size_t most, size_t n_multiplications)
@@ -356,13 +385,13 @@ bool linear_run(const struct linear_call *call, const struct model *model, struc
 
     if (!run_deltas(&work, pool, scratch, err))
         return false;
-    size_t n_all_rows = 0;
-    for (size_t job = 0; job < call->n_jobs; job++)
-        n_all_rows += n_out_of(&work, job);
-    work.n_rows = call->after == LINEAR_GATE ? n_out_of(&work, 0) : n_all_rows;
+    size_t n_rows = 0;
+    for (size_t job = 0; job < call->n_jobs; job++) {
+        n_rows += n_out_of(&work, job);
+        work.n_steps += call->after == LINEAR_GATE && job > 0 ? 0 : n_steps_of(&work, job);
+    }
     size_t n_in = model->sites[call->jobs[0].site].n_in;
-    pool_run(pool, compute, &work,
-             choose_parts(pool, ceil_divide(work.n_rows, ROW_STEP), n_all_rows * n_in * call->n_tokens));
+    pool_run(pool, compute, &work, choose_parts(pool, work.n_steps, n_rows * n_in * call->n_tokens));
     return true;
 }
 

@@ -194,12 +194,60 @@ static void what_comes_after_is_done_once_per_element(void **state)
     tear_down(f);
 }
 
+/* The same adapter through two views, each with its own copy of the deltas, is one segment of two tokens: the bits say nothing
+   of that, so the copies differ from the original where only a second segment would look. */
+static void copies_of_a_delta_are_read_once(void **state)
+{
+    struct fixture *f = set_up(DTYPE_BF16);
+    (void)state;
+    size_t site = site_of(f, PROJECTION_UP);
+    struct site_view *sites;
+    struct view *copy = view_create_copy_of_base(f->model, 0, &sites, NULL, NULL, NULL);
+    struct delta delta = f->views[3]->sites[site].deltas[0];
+    sites[site] = f->views[3]->sites[site];
+    sites[site].deltas = &delta;
+    copy->has_deltas = true;
+    delta.n_in = SIZE_MAX; /* nobody may compute with it */
+    f->segments[0] = (struct linear_segment){f->views[3], 0, 1};
+    f->segments[1] = (struct linear_segment){copy, 1, 1};
+    memcpy(f->x + WIDTH, f->x, WIDTH * sizeof *f->x);
+    struct linear_call call = call_of(f);
+    call.n_segments = call.n_tokens = 2;
+    call.x_stride = WIDTH;
+    call.n_jobs = 1;
+    call.jobs[0] = (struct linear_job){site, f->out[0], 300};
+    run(&call, f->model, 2);
+    assert_memory_equal(f->out[0], f->out[0] + 300, 300 * sizeof(float));
+    view_unref(copy);
+    tear_down(f);
+}
+
+/* gate, 300 wide, and up behind it: the second begins in the middle of a cache line of the first. */
+static void sites_of_odd_widths_lie_side_by_side(void **state)
+{
+    struct fixture *f = set_up(DTYPE_F32);
+    struct linear_call call = call_of(f);
+    (void)state;
+    call.x_stride = WIDTH;
+    call.n_jobs = 2;
+    call.jobs[0] = (struct linear_job){site_of(f, PROJECTION_GATE), f->out[0], 300};
+    call.jobs[1] = (struct linear_job){site_of(f, PROJECTION_UP), f->out[1], 300};
+    for (size_t n_threads = 1; n_threads < 6; n_threads += 2) {
+        run(&call, f->model, n_threads);
+        check(f, call.jobs[0].site, f->x, WIDTH, f->out[0], 300);
+        check(f, call.jobs[1].site, f->x, WIDTH, f->out[1], 300);
+    }
+    tear_down(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(three_sites_of_five_segments_are_what_the_contract_says),
         cmocka_unit_test(threads_do_not_change_a_bit),
         cmocka_unit_test(what_comes_after_is_done_once_per_element),
+        cmocka_unit_test(copies_of_a_delta_are_read_once),
+        cmocka_unit_test(sites_of_odd_widths_lie_side_by_side),
     };
     return cmocka_run_group_tests_name("linear", tests, NULL, NULL);
 }
