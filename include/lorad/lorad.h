@@ -180,9 +180,12 @@ LORAD_API bool lorad_merge(const char *model_path, const struct lorad_merge_part
                            const char *out_directory, lorad_progress *progress, void *progress_context,
                            struct error *err);
 
+enum lorad_element { LORAD_ELEMENT_BF16, LORAD_ELEMENT_F16, LORAD_ELEMENT_F32 };
+
 struct lorad_bench_options {
     struct lorad_options open;
     size_t n_adapters, rank;     /* random adapters on all linear sites; 0: base only */
+    enum lorad_element adapter_dtype;
     size_t prompt_tokens, new_tokens, n_sequences, n_repeats;
     bool merged;
 };

@@ -9,7 +9,8 @@
 
 int bench_main(int argc, char **argv)
 {
-    int kv_type = LORAD_KV_BF16, weights = LORAD_WEIGHTS_NATIVE;
+    static const char *const ELEMENTS[] = {"bf16", "f16", "f32", NULL}; /* in the order of enum lorad_element */
+    int kv_type = LORAD_KV_BF16, weights = LORAD_WEIGHTS_NATIVE, adapter_dtype = LORAD_ELEMENT_BF16;
     struct lorad_bench_options bench = {.rank = 16, .prompt_tokens = 512, .new_tokens = 64, .n_sequences = 1, .n_repeats = 5};
     struct option options[] = {
         {.name = "model", .argument = "PATH", .kind = OPTION_TEXT, .out = &bench.open.model_path, .help = "a Hugging Face directory"},
@@ -29,6 +30,8 @@ int bench_main(int argc, char **argv)
          .help = "random adapters on all linear sites; client i uses adapter i mod N (0: the base)"},
         {.name = "rank", .argument = "R", .kind = OPTION_COUNT, .out = &bench.rank, .minimum = 1, .maximum = 4096,
          .help = "their rank (16)"},
+        {.name = "adapter-dtype", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &adapter_dtype, .choices = ELEMENTS,
+         .help = "what their files hold (bf16)"},
         {.name = "merged", .kind = OPTION_FLAG, .out = &bench.merged, .help = "through W' = W + s BA, not on the fly"},
         {.name = "repeats", .argument = "N", .kind = OPTION_COUNT, .out = &bench.n_repeats, .minimum = 1, .maximum = 64,
          .help = "runs; medians are printed (5)"},
@@ -59,6 +62,7 @@ int bench_main(int argc, char **argv)
     log_configure(LOG_WARNING, LOG_TEXT);
     bench.open.weights = (enum lorad_weights)weights;
     bench.open.kv_type = (enum lorad_kv_type)kv_type;
+    bench.adapter_dtype = (enum lorad_element)adapter_dtype;
     bench.open.progress = cli_progress;
     char *report = lorad_bench(&bench, &err);
     if (report) {

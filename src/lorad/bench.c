@@ -90,21 +90,26 @@ static float random_value(uint64_t *state)
     return ((float)(*state >> 40) / (float)(1 << 24) - 0.5f) * 0.02f;
 }
 
-static bool make_pair(const struct site *site, size_t rank, struct tensor *a, struct tensor *b, char names[2][256],
-                      uint64_t *seed, struct error *err)
+static const enum dtype DTYPES[] = {[LORAD_ELEMENT_BF16] = DTYPE_BF16, [LORAD_ELEMENT_F16] = DTYPE_F16,
+                                    [LORAD_ELEMENT_F32] = DTYPE_F32};
+
+static bool make_pair(const struct site *site, size_t rank, enum dtype dtype, struct tensor *a, struct tensor *b,
+                      char names[2][256], uint64_t *seed, struct error *err)
 {
-    size_t n_a = rank * site->n_in, n_b = site->n_out * rank;
-    float *values = malloc((n_a + n_b) * sizeof *values);
+    size_t n_a = rank * site->n_in, n_b = site->n_out * rank, size = dtype_size(dtype);
+    char *values = malloc((n_a + n_b) * size);
     if (!values)
         return error_no_memory(err);
-    for (size_t i = 0; i < n_a + n_b; i++)
-        values[i] = random_value(seed);
+    for (size_t i = 0; i < n_a + n_b; i++) {
+        float value = random_value(seed);
+        dtype_from_f32(values + i * size, dtype, &value, 1);
+    }
     snprintf(names[0], sizeof names[0], "base_model.model.%s.lora_A.weight", site->path);
     snprintf(names[1], sizeof names[1], "base_model.model.%s.lora_B.weight", site->path);
-    *a = (struct tensor){.name = names[0], .dtype = DTYPE_F32, .n_dims = 2, .shape = {rank, site->n_in},
-                         .n_elements = n_a, .n_bytes = n_a * 4, .data = values};
-    *b = (struct tensor){.name = names[1], .dtype = DTYPE_F32, .n_dims = 2, .shape = {site->n_out, rank},
-                         .n_elements = n_b, .n_bytes = n_b * 4, .data = values + n_a};
+    *a = (struct tensor){.name = names[0], .dtype = dtype, .n_dims = 2, .shape = {rank, site->n_in},
+                         .n_elements = n_a, .n_bytes = n_a * size, .data = values};
+    *b = (struct tensor){.name = names[1], .dtype = dtype, .n_dims = 2, .shape = {site->n_out, rank},
+                         .n_elements = n_b, .n_bytes = n_b * size, .data = values + n_a * size};
     return true;
 }
 
@@ -120,8 +125,8 @@ static bool write_config(const char *directory, size_t rank, struct error *err)
     return ok;
 }
 
-static bool write_random_adapter(const struct model *model, const char *directory, size_t rank, uint64_t seed,
-                                 struct error *err)
+static bool write_random_adapter(const struct model *model, const char *directory, size_t rank, enum dtype dtype,
+                                 uint64_t seed, struct error *err)
 {
     struct tensor *tensors = calloc(2 * model->n_sites, sizeof *tensors);
     char (*names)[2][256] = calloc(model->n_sites, sizeof *names);
@@ -130,7 +135,7 @@ static bool write_random_adapter(const struct model *model, const char *director
     bool ok = tensors && names && path ? true : error_no_memory(err);
     for (size_t i = 0; ok && i < model->n_sites; i++)
         if (model->sites[i].kind == SITE_LINEAR) {
-            ok = make_pair(&model->sites[i], rank, &tensors[n], &tensors[n + 1], names[i], &seed, err);
+            ok = make_pair(&model->sites[i], rank, dtype, &tensors[n], &tensors[n + 1], names[i], &seed, err);
             n += ok ? 2 : 0;
         }
     ok = ok && write_config(directory, rank, err) && safetensors_write(path, tensors, n, err);
@@ -149,7 +154,7 @@ static bool load_random_adapters(struct lorad *lorad, const struct lorad_bench_o
     bool ok = mkdtemp(directory) != NULL || error_set(err, ERROR_IO, NULL, "no temporary directory in /tmp");
     for (size_t i = 0; ok && i < options->n_adapters; i++) {
         snprintf(id, sizeof id, "bench-%zu", i);
-        ok = write_random_adapter(lorad->model, directory, options->rank, i + 1, err) &&
+        ok = write_random_adapter(lorad->model, directory, options->rank, DTYPES[options->adapter_dtype], i + 1, err) &&
              lorad_adapter_load(lorad, id, &load, NULL, err) &&
              (!options->merged || lorad_adapter_merge(lorad, id, 600000, err));
     }
@@ -291,6 +296,7 @@ static char *make_report(struct lorad *lorad, const struct lorad_bench_options *
                             "prompt_tokens", (json_int_t)options->prompt_tokens, "new_tokens",
                             (json_int_t)options->new_tokens, "merged", options->merged, "repeats", (json_int_t)n);
     json_object_set_new(out, "kv_type", json_string(info->kv_type));
+    json_object_set_new(out, "adapter_dtype", json_string(dtype_name(DTYPES[options->adapter_dtype])));
     json_object_set_new(out, "prefill_tokens_per_second", json_real(MEDIAN(results, n, prefill_tokens_per_second)));
     json_object_set_new(out, "prefill_ms", json_real(MEDIAN(results, n, first_token_ms)));
     json_object_set_new(out, "decode_tokens_per_second", json_real(MEDIAN(results, n, decode_tokens_per_second)));

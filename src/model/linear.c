@@ -1,8 +1,8 @@
 /*
- * linear.c - two phases. First u = A x for each segment and delta, in units small enough to share among threads.
- * Then the output rows: each part takes one contiguous span of the jobs' rows, laid end to end, so that a thread
- * streams its weights in one go; and finishes a block of rows (deltas, gain, bias, what comes after) while
- * it is in the cache.
+ * linear.c - two phases. First u = A x for each segment and delta, in units that are laid end to end and cut into shares of equal
+ * cost; a unit is multiplied while the next one is fetched. Then the output rows: each part takes one contiguous span of the
+ * jobs' rows, laid end to end, so that a thread streams its weights, and after them its stretch of each B, in one
+ * go; and finishes the outputs (deltas, gain, bias, what comes after) while they are in L2.
  */
 #include "model/linear.h"
 

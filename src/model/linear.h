@@ -52,7 +52,8 @@ struct linear_scratch {
     size_t items_bytes, units_bytes, low_rank_bytes;
 };
 
-/* At most two pool_run: A x for all deltas if there are any, then everything by output rows. False: no memory. */
+/* At most two pool_run: A x for all deltas if there are any, then everything by output rows. So the threads wait for each other once or
+   twice; a run too small for two threads is no wait. False: no memory. */
 bool linear_run(const struct linear_call *call, const struct model *model, struct pool *pool,
                 struct linear_scratch *scratch, struct error *err) MUST_USE;
 void linear_scratch_finish(struct linear_scratch *scratch);
