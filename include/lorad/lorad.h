@@ -37,6 +37,7 @@ struct lorad_options {
     uint64_t kv_memory;       /* bytes; 0: chosen by the memory that is granted */
     uint64_t adapter_memory;  /* bytes; 0: chosen */
     uint64_t merged_memory;   /* bytes; 0: chosen */
+    bool no_auto_merge;       /* W' only where it is asked for */
     const char *cpu;          /* forces an instruction set: "c", "avx2", "avx512"; NULL: the best */
     lorad_progress *progress; /* NULL: none */
     void *progress_context;
@@ -161,6 +162,7 @@ struct lorad_stats {
     uint64_t adapters_loaded, adapter_bytes, adapter_bytes_limit;
     uint64_t merged_count, merged_bytes, merged_bytes_limit, merges_total, merge_evictions_total;
     uint64_t loads_total, load_failures_total, unloads_total;
+    uint64_t merge_decisions[LORAD_N_DECISIONS];
     struct lorad_histogram time_to_first_token, inter_token, step_time, queue_time;
 };
 LORAD_API void lorad_stats_read(struct lorad *lorad, struct lorad_stats *out);

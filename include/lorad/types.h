@@ -27,7 +27,24 @@ enum lorad_adapter_state {
     LORAD_ADAPTER_FAILED    /* could not be restored at start; `error` says why */
 };
 
-enum lorad_merged_state { LORAD_MERGED_NO, LORAD_MERGED_QUEUED, LORAD_MERGED_BUILDING, LORAD_MERGED_YES, LORAD_MERGED_REFUSED };
+enum lorad_merged_state {
+    LORAD_MERGED_NO,
+    LORAD_MERGED_QUEUED,
+    LORAD_MERGED_BUILDING,
+    LORAD_MERGED_YES,
+    LORAD_MERGED_REFUSED,
+    LORAD_MERGED_PARTLY /* at some sites; mode auto may use it, mode merged does not */
+};
+
+/* What became of merged weights that manage themselves. */
+enum lorad_merge_decision {
+    LORAD_DECISION_MERGED,
+    LORAD_DECISION_PARTLY_MERGED,
+    LORAD_DECISION_NO_ROOM, /* refused: what would have to go is worth as much */
+    LORAD_DECISION_NO_GAIN, /* refused: by the time it was looked at it had faded */
+    LORAD_DECISION_EVICTED, /* made room for another */
+    LORAD_N_DECISIONS
+};
 
 /* One site in a load report. */
 struct lorad_site_report {
@@ -84,6 +101,10 @@ struct lorad_adapter_info {
     uint64_t requests_in_flight, requests_total, tokens_total;
     uint64_t n_loads;
     int64_t loaded_unix; /* seconds */
+    size_t merged_sites;         /* sites that have W' */
+    double merge_value_us_per_s; /* engine time that merging saves, or would save, at the present traffic */
+    double merge_price_us;       /* what the full merge costs */
+    char merge_reason[192];      /* what was last decided on its W', and why: a sentence; "": nothing yet */
 };
 
 struct lorad_adapter_list {

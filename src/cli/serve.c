@@ -32,6 +32,7 @@ static const char DESCRIPTION[] =
     "over HTTP while it serves. It prints one line when it is ready. SIGTERM drains: no new requests, running ones end, exit 0.\n"
     "Budgets that are not given follow the memory that the machine or the cgroup grants.";
 
+static const char *const ON_OFF[] = {"on", "off", NULL};
 static const char *const LOG_FORMATS[] = {"text", "json", NULL};
 
 static int signal_pipe[2];
@@ -187,7 +188,7 @@ fail:
 int serve_main(int argc, char **argv)
 {
     struct serve serve = {.http = {.listen = "127.0.0.1:8080"}, .drain_seconds = 30};
-    int kv_type = LORAD_KV_BF16, weights = LORAD_WEIGHTS_NATIVE, log_format = LOG_TEXT;
+    int kv_type = LORAD_KV_BF16, weights = LORAD_WEIGHTS_NATIVE, log_format = LOG_TEXT, auto_merge = 0;
     struct option options[] = {
         {.name = "model", .argument = "PATH", .kind = OPTION_TEXT, .out = &serve.open.model_path,
          .help = "the base: a Hugging Face directory"},
@@ -221,6 +222,8 @@ int serve_main(int argc, char **argv)
          .help = "loaded adapters (an eighth)"},
         {.name = "merged-memory", .argument = "SIZE", .kind = OPTION_BYTES, .out = &serve.open.merged_memory,
          .help = "cached merged weights (an eighth)"},
+        {.name = "auto-merge", .argument = "WHEN", .kind = OPTION_CHOICE, .out = &auto_merge, .choices = ON_OFF,
+         .help = "on: merges by itself what gains by it (on); off: only what is asked for"},
         {.name = "max-connections", .argument = "N", .kind = OPTION_COUNT, .out = &serve.http.max_connections, .minimum = 1,
          .maximum = 10000, .help = "HTTP connections at a time (512)"},
         {.name = "max-upload", .argument = "SIZE", .kind = OPTION_BYTES, .out = &serve.http.max_upload_bytes,
@@ -251,6 +254,7 @@ int serve_main(int argc, char **argv)
     }
     serve.open.weights = (enum lorad_weights)weights;
     serve.open.kv_type = (enum lorad_kv_type)kv_type;
+    serve.open.no_auto_merge = auto_merge != 0;
     serve.open.progress = cli_progress;
     log_configure(LOG_INFO, (enum log_format)log_format);
     bound_malloc();

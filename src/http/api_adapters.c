@@ -30,12 +30,25 @@ static json_t *size_json(uint64_t value)
     return json_integer((json_int_t)value);
 }
 
+static const char *merged_name(enum lorad_merged_state state)
+{
+    static const char *const names[] = {"no", "queued", "building", "yes", "refused", "partly"};
+    return names[state];
+}
+
+static json_t *merge_json(const struct lorad_adapter_info *info)
+{
+    return json_pack("{s:s, s:o, s:o, s:o, s:f, s:f, s:s}", "state", merged_name(info->merged), "sites_merged",
+                     size_json(info->merged_sites), "sites", size_json(info->n_sites), "bytes",
+                     size_json(info->merged_bytes), "value_us_per_s", info->merge_value_us_per_s, "price_us",
+                     info->merge_price_us, "reason", info->merge_reason);
+}
+
 static json_t *info_json(const struct lorad_adapter_info *info)
 {
     static const char *const states[] = {"loading", "ready", "draining", "failed"};
-    static const char *const merged[] = {"no", "queued", "building", "yes", "refused"};
     json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", info->id, "state", states[info->state], "mode",
-                            mode_name(info->default_mode), "merged", merged[info->merged], "path",
+                            mode_name(info->default_mode), "merged", merged_name(info->merged), "path",
                             info->path ? info->path : "");
     json_object_set_new(out, "generation", info->digest[0] ? json_string(info->digest) : json_null());
     json_object_set_new(out, "sha256", info->digest[0] ? json_string(info->digest) : json_null());
@@ -48,6 +61,7 @@ static json_t *info_json(const struct lorad_adapter_info *info)
     json_object_set_new(out, "sites", size_json(info->n_sites));
     json_object_set_new(out, "bytes", size_json(info->resident_bytes));
     json_object_set_new(out, "merged_bytes", size_json(info->merged_bytes));
+    json_object_set_new(out, "merge", merge_json(info));
     json_object_set_new(out, "requests_in_flight", size_json(info->requests_in_flight));
     json_object_set_new(out, "requests_total", size_json(info->requests_total));
     json_object_set_new(out, "tokens_total", size_json(info->tokens_total));

@@ -96,6 +96,21 @@ static void write_memory(struct buffer *out, const struct lorad_stats *stats)
     counter(out, "lorad_adapter_unloads_total", "Adapters unloaded.", stats->unloads_total);
 }
 
+static void write_decisions(struct buffer *out, const struct lorad_stats *stats)
+{
+    static const char *const names[LORAD_N_DECISIONS] = {
+        [LORAD_DECISION_MERGED] = "merged",
+        [LORAD_DECISION_PARTLY_MERGED] = "partly_merged",
+        [LORAD_DECISION_NO_ROOM] = "refused_no_room",
+        [LORAD_DECISION_NO_GAIN] = "refused_no_gain",
+        [LORAD_DECISION_EVICTED] = "evicted",
+    };
+    header(out, "lorad_merge_decisions_total", "counter", "What was decided on merged weights that manage themselves.");
+    for (size_t i = 0; i < LORAD_N_DECISIONS; i++)
+        buffer_printf(out, "lorad_merge_decisions_total{decision=\"%s\"} %" PRIu64 "\n", names[i],
+                      stats->merge_decisions[i]);
+}
+
 static void write_times(struct buffer *out, const struct lorad_stats *stats)
 {
     histogram(out, "lorad_time_to_first_token_seconds", "Submission to first token.", &stats->time_to_first_token);
@@ -135,6 +150,7 @@ enum MHD_Result handle_metrics(struct http_request *request)
     write_cache(&out, &stats);
     write_choices(&out, &stats);
     write_memory(&out, &stats);
+    write_decisions(&out, &stats);
     write_times(&out, &stats);
     write_adapters(&out, &list);
     lorad_adapter_list_finish(&list);

@@ -205,17 +205,21 @@ struct view *compose_merged(const struct model *model, struct adapter *adapter, 
                             struct error *err)
 {
     struct making making;
-    if (!begin(&making, model, 1, 0, err))
+    const struct compose_part part = {.adapter = adapter, .factor = 1};
+    size_t n_used = 0;
+    if (!begin(&making, model, 1, adapter->n_sites, err))
         return NULL;
     hold(&making, adapter);
     making.holding->merged = merged_ref(merged);
     replace(&making, adapter);
     for (size_t i = 0; i < model->n_sites; i++) {
-        making.sites[i].row_gain = NULL;
-        if (merged->weights[i]) {
-            making.sites[i].weight = merged->weights[i];
-            making.view->weight_group = merged;
+        if (!merged->weights[i]) {
+            n_used = add_deltas(&making, i, &part, 1, n_used);
+            continue;
         }
+        making.sites[i].weight = merged->weights[i];
+        making.sites[i].row_gain = NULL;
+        making.view->weight_group = merged;
         if (merged->biases[i])
             making.sites[i].bias = merged->biases[i];
     }

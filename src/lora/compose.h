@@ -18,7 +18,7 @@ struct compose_part {
 struct view *compose_on_the_fly(const struct model *model, const struct compose_part *parts, size_t n_parts,
                                 struct error *err);
 
-/* The view through W': weights from `merged`, no deltas. */
+/* The view through W': weights from `merged`; where it has none, the adapter on the fly. */
 struct view *compose_merged(const struct model *model, struct adapter *adapter, struct merged *merged,
                             struct error *err);
 

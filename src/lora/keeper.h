@@ -3,7 +3,7 @@
  * slices runs in between.
  *
  * A message is either done at once (loads, freeing, saving) or in slices (merges): of the latter the oldest
- * goes on while no other message waits. Any thread may post. What a job's functions do is the poster's
+ * goes on while no other message waits. The thread runs at low priority: running requests go before. Any thread may post. What a job's functions do is the poster's
  * business; they run on the keeper's thread without any lock.
  */
 #ifndef LORA_KEEPER_H

@@ -196,32 +196,36 @@ static bool needs_merge(const struct adapter_site *site)
     return site->has_delta || site->row_gain;
 }
 
-static uint64_t site_bytes(const struct adapter *adapter, const struct adapter_site *site)
+uint64_t merge_site_bytes(const struct adapter *adapter, size_t index)
 {
+    const struct adapter_site *site = &adapter->sites[index];
     const struct matrix *base = adapter->model->sites[site->site].weight;
+    if (!needs_merge(site))
+        return 0;
     uint64_t n_bytes = (uint64_t)base->n_out * base->n_in * weight_type_size(base->type);
     return n_bytes + (site->delta.bias ? site->delta.n_out * sizeof(float) : 0);
 }
 
-uint64_t merge_bytes(const struct adapter *adapter)
+uint64_t merge_bytes(const struct adapter *adapter, const bool *sites)
 {
     uint64_t n_bytes =
         sizeof(struct merged) + adapter->model->n_sites * (sizeof(struct matrix *) + sizeof(float *));
     for (size_t i = 0; i < adapter->n_sites; i++)
-        if (needs_merge(&adapter->sites[i]))
-            n_bytes += site_bytes(adapter, &adapter->sites[i]);
+        if (!sites || sites[i])
+            n_bytes += merge_site_bytes(adapter, i);
     return n_bytes;
 }
 
 struct merge_job {
     struct adapter *adapter;
     struct merged *merged;
-    size_t next_site; /* into adapter->sites */
+    bool *is_left_out; /* adapter->n_sites */
+    size_t next_site;  /* into adapter->sites */
     bool is_in_site;
     struct site_merge site;
 };
 
-static struct merged *create_merged(const struct adapter *adapter)
+static struct merged *create_merged(const struct adapter *adapter, const bool *sites)
 {
     struct merged *merged = calloc(1, sizeof *merged);
     if (!merged)
@@ -229,7 +233,7 @@ static struct merged *create_merged(const struct adapter *adapter)
     ref_init(&merged->ref);
     merged->dispose = merged_destroy;
     merged->n_sites = adapter->model->n_sites;
-    merged->bytes = merge_bytes(adapter);
+    merged->bytes = merge_bytes(adapter, sites);
     merged->weights = calloc(merged->n_sites, sizeof *merged->weights);
     merged->biases = calloc(merged->n_sites, sizeof *merged->biases);
     if (merged->weights && merged->biases)
@@ -238,17 +242,30 @@ static struct merged *create_merged(const struct adapter *adapter)
     return NULL;
 }
 
-struct merge_job *merge_begin(struct adapter *adapter, struct error *err)
+static void choose_sites(struct merge_job *job, const bool *sites)
+{
+    const struct adapter *adapter = job->adapter;
+    for (size_t i = 0; i < adapter->n_sites; i++) {
+        bool is_needed = needs_merge(&adapter->sites[i]), is_chosen = is_needed && (!sites || sites[i]);
+        job->is_left_out[i] = !is_chosen;
+        job->merged->n_merged += is_chosen;
+        job->merged->is_partial |= is_needed && !is_chosen;
+    }
+}
+
+struct merge_job *merge_begin(struct adapter *adapter, const bool *sites, struct error *err)
 {
     struct merge_job *job = calloc(1, sizeof *job);
-    struct merged *merged = job ? create_merged(adapter) : NULL;
-    if (!merged) {
+    struct merged *merged = job ? create_merged(adapter, sites) : NULL;
+    bool *is_left_out = merged ? calloc(adapter->n_sites + 1, sizeof *is_left_out) : NULL;
+    if (!is_left_out) {
+        merged_unref(merged);
         free(job);
         error_no_memory(err);
         return NULL;
     }
-    job->adapter = adapter_ref(adapter);
-    job->merged = merged;
+    *job = (struct merge_job){.adapter = adapter_ref(adapter), .merged = merged, .is_left_out = is_left_out};
+    choose_sites(job, sites);
     return job;
 }
 
@@ -278,8 +295,7 @@ static bool begin_site(struct merge_job *job, const struct adapter_site *site, s
 bool merge_step(struct merge_job *job, bool *done_out, struct error *err)
 {
     const struct adapter *adapter = job->adapter;
-    while (!job->is_in_site && job->next_site < adapter->n_sites &&
-           !needs_merge(&adapter->sites[job->next_site]))
+    while (!job->is_in_site && job->next_site < adapter->n_sites && job->is_left_out[job->next_site])
         job->next_site++;
     if (job->next_site < adapter->n_sites) {
         const struct adapter_site *site = &adapter->sites[job->next_site];
@@ -320,6 +336,7 @@ void merge_end(struct merge_job *job)
         site_merge_finish(&job->site);
     merged_unref(job->merged);
     adapter_unref(job->adapter);
+    free(job->is_left_out);
     free(job);
 }
 

@@ -13,18 +13,22 @@ struct merged {
     struct ref ref;
     struct matrix **weights; /* model->n_sites; NULL where the base's (or the adapter's replacement) serves */
     size_t n_sites;
+    size_t n_merged;         /* how many of the adapter's sites are merged */
+    bool is_partial;         /* others that could be are not: the view serves them on the fly */
     const float **biases;    /* model->n_sites; what the view must add (lora_bias folded in); NULL: as on the fly */
     uint64_t bytes;
     void (*dispose)(struct merged *merged); /* by the last unref: merged_destroy, or a post to the keeper */
     void *dispose_context;
 };
 
-/* Bytes that a merge of this adapter will take. */
-uint64_t merge_bytes(const struct adapter *adapter);
+/* Bytes that a merge of this adapter will take. `sites`: which of adapter->sites, n_sites flags; NULL: all. */
+uint64_t merge_bytes(const struct adapter *adapter, const bool *sites);
+/* What W' of one of them takes; 0: there is nothing to merge. */
+uint64_t merge_site_bytes(const struct adapter *adapter, size_t index);
 
-/* A merge is made site by site, so that its maker can look after other work in between. */
+/* A merge is made site by site, so that its maker can look after other work in between. `sites`: as above, copied. */
 struct merge_job;
-struct merge_job *merge_begin(struct adapter *adapter, struct error *err);
+struct merge_job *merge_begin(struct adapter *adapter, const bool *sites, struct error *err);
 /* Does a slice of bounded work (at most a few ms); *done_out when the last one is done. */
 bool merge_step(struct merge_job *job, bool *done_out, struct error *err) MUST_USE;
 double merge_fraction(const struct merge_job *job);

@@ -1,6 +1,6 @@
 /*
  * registry.c - the table, and what requests do with it: acquire and release. registry_load.c fills it,
- * registry_merge.c keeps W'.
+ * registry_merge.c keeps W', registry_consider.c decides which ones nobody has to ask for.
  */
 #include "lora/registry.h"
 
@@ -11,6 +11,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "lora/registry_internal.h"
 #include "lora/source.h"
@@ -198,33 +199,39 @@ static bool pin_locked(struct lease *lease, const struct lorad_adapter_choice *c
     return true;
 }
 
-static bool is_being_merged(const struct slot_generation *generation)
+/* A request wants the full W': asks for it, and waits. Called with the lock, lets go of it in between. */
+static void want_merged_locked(struct slot_generation *generation, unsigned wait_ms)
 {
-    return generation->merged_state == LORAD_MERGED_QUEUED ||
-           generation->merged_state == LORAD_MERGED_BUILDING;
-}
-
-/* One adapter as it is: its cached view, merged when that is wanted and there. Called with the lock; may let
- * go of it in between. */
-static struct view *choose_view_locked(struct registry *registry, struct slot_generation *generation,
-                                       enum lorad_mode mode, unsigned wait_ms, enum lorad_mode *mode_out)
-{
-    if (mode == LORAD_MODE_MERGED && generation->merged_state == LORAD_MERGED_NO &&
-        generation_ask_merge_locked(generation)) {
+    struct registry *registry = generation->registry;
+    generation->requested_us = clock_now_us();
+    if (!generation->has_merge_error && generation_ask_merge_locked(generation)) {
         registry_unlock(registry);
         generation_start_merge(generation);
         registry_lock(registry);
     }
-    if (mode == LORAD_MODE_MERGED && wait_ms > 0 && is_being_merged(generation)) {
+    if (wait_ms > 0 && generation_is_being_merged(generation)) {
         struct timespec deadline;
         registry_deadline(&deadline, wait_ms);
-        while (!registry->is_stopping && is_being_merged(generation) &&
+        while (!registry->is_stopping && generation_is_being_merged(generation) &&
                registry_wait_until(registry, &deadline))
             ;
     }
-    bool is_merged = mode != LORAD_MODE_ON_THE_FLY && generation->merged_view;
-    *mode_out = is_merged ? LORAD_MODE_MERGED : LORAD_MODE_ON_THE_FLY;
-    return view_ref(is_merged ? generation->merged_view : generation->view);
+}
+
+/* One adapter as it is: its cached views. Called with the lock; may let go of it in between. */
+static void choose_view_locked(struct lease *lease, enum lorad_mode mode, unsigned wait_ms)
+{
+    struct slot_generation *generation = lease->generations[0];
+    if (mode == LORAD_MODE_MERGED)
+        want_merged_locked(generation, wait_ms);
+    bool is_merged = mode == LORAD_MODE_MERGED && generation_is_merged(generation);
+    lease->mode = is_merged ? LORAD_MODE_MERGED : LORAD_MODE_ON_THE_FLY;
+    lease->view = view_ref(is_merged ? generation->merged_view : generation->view);
+    lease->is_metered = mode == LORAD_MODE_AUTO;
+    if (lease->is_metered && generation->merged) {
+        lease->merged_view = view_ref(generation->merged_view);
+        lease->merged_mode = generation_is_merged(generation) ? LORAD_MODE_MERGED : LORAD_MODE_PARTLY_MERGED;
+    }
 }
 
 static struct view *mix_views(const struct lease *lease, const struct lorad_adapter_choice *choices,
@@ -249,8 +256,7 @@ bool registry_acquire(struct registry *registry, const struct lorad_adapter_choi
     bool ok = pin_locked(&lease, choices, n_choices, err);
     if (ok && is_plain_choice) {
         struct slot *slot = map_get(&registry->slots, choices[0].id);
-        lease.view = choose_view_locked(registry, lease.generations[0], has_mode ? mode : slot->default_mode,
-                                        wait_ms, &lease.mode);
+        choose_view_locked(&lease, has_mode ? mode : slot->default_mode, wait_ms);
     }
     registry_unlock(registry);
     if (ok && n_choices == 0)
@@ -286,14 +292,20 @@ bool registry_share(const struct lease *from, struct lease *out, struct error *e
     lease.n_parts = from->n_parts;
     lease.mode = from->mode;
     lease.view = view_ref(from->view);
+    lease.merged_mode = from->merged_mode;
+    lease.is_metered = from->is_metered;
+    lease.merged_view = from->merged_view ? view_ref(from->merged_view) : NULL;
     *out = lease;
     return true;
 }
 
 void lease_gain(struct lease *lease, double gain_us)
 {
-    (void)lease;
-    (void)gain_us;
+    assert(lease->is_metered);
+    struct slot_generation *generation = lease->generations[0];
+    if (merge_meter_add(&generation->meter, gain_us, generation_price_us(generation),
+                        atomic_load(&generation->is_merged), clock_now_us()))
+        registry_post_consider(lease->registry, generation);
 }
 
 void lease_count(struct lease *lease, const struct lorad_usage *usage, enum lorad_mode mode)
@@ -355,6 +367,10 @@ static void describe_generation(struct lorad_adapter_info *out, const struct slo
     out->resident_bytes = adapter->resident_bytes;
     out->merged_bytes = generation->merged ? generation->merged->bytes : 0;
     out->loaded_unix = generation->loaded_unix;
+    out->merged_sites = generation->merged ? generation->merged->n_merged : 0;
+    out->merge_value_us_per_s = merge_value_rate(merge_meter_value(&generation->meter, clock_now_us()));
+    out->merge_price_us = generation_price_us(generation);
+    memcpy(out->merge_reason, generation->merge_reason, sizeof out->merge_reason);
 }
 
 /* Of an id that was unloaded. */
@@ -565,6 +581,9 @@ struct registry *registry_create(const struct registry_options *options, struct 
     registry->event = options->event;
     registry->event_context = options->event_context;
     registry->retry.run = registry_run_retry;
+    registry->auto_merge = options->auto_merge;
+    registry->consider.run = registry_run_consider;
+    registry->us_per_byte = MERGE_FIRST_US_PER_BYTE;
     registry->stats.adapter_bytes_limit = options->adapter_memory;
     registry->stats.merged_bytes_limit = options->merged_memory;
     list_init(&registry->parked);

@@ -21,6 +21,7 @@ struct registry_options {
     const char *adapters_dir;   /* NULL: paths are refused unless trusted */
     const char *state_dir;      /* NULL: nothing is kept, uploads are refused */
     uint64_t adapter_memory, merged_memory; /* bytes */
+    bool auto_merge; /* makes a W' that pays without being asked (lease_gain) */
     /* Told what happened, from the keeper thread; may be NULL. `message` is one line. */
     void (*event)(void *context, const char *event, const char *id, const char *message);
     void *event_context;
@@ -48,6 +49,7 @@ struct lease {
     enum lorad_mode mode;              /* of `view` */
     struct view *merged_view;          /* mode auto: W' as it is now, with one reference, for the engine to choose; else NULL */
     enum lorad_mode merged_mode;       /* of `merged_view` */
+    bool is_metered;                   /* one adapter as it is, in mode auto: lease_gain wants to know */
     struct lorad_answered_by *parts;   /* n_parts; none for the base */
     size_t n_parts;
     struct slot_generation **generations; /* n_parts; private */
@@ -55,8 +57,9 @@ struct lease {
 };
 
 /* The view for this choice of adapters, now. No adapters: the base. An unknown id is ERROR_NOT_FOUND with param "adapter"; one that
-   is loading ERROR_UNAVAILABLE. Mode merged: W' when it is there or becomes so within wait_ms (its building is asked for), else on the
-   fly. Mode auto: W' when it is there. W' needs one adapter with weight * scale 1. */
+   is loading ERROR_UNAVAILABLE. Mode merged: the full W' when it is there or becomes so within wait_ms (its building is asked for), else on
+   the fly. Mode auto: on the fly, and as merged_view the W' that there is now, full or partial. W' needs one adapter with weight * scale
+   1. */
 bool registry_acquire(struct registry *registry, const struct lorad_adapter_choice *choices, size_t n_choices,
                       double scale, bool has_mode, enum lorad_mode mode, unsigned wait_ms, struct lease *out,
                       struct error *err) MUST_USE;
@@ -65,13 +68,15 @@ bool registry_share(const struct lease *from, struct lease *out, struct error *e
 /* How a request ended, for the counters of its adapters. `mode`: the one that was used. */
 void lease_count(struct lease *lease, const struct lorad_usage *usage, enum lorad_mode mode);
 /* A step would have been `gain_us` shorter with the adapter merged (or was, when it is): what a W' is worth. Engine thread, once a step for
-   each adapter; takes no lock. Only for leases of one adapter as it is. */
+   each adapter; takes no lock. Only for leases of one adapter as it is. When what was lost has reached the price of the merge, the keeper
+   decides whether to make it. */
 void lease_gain(struct lease *lease, double gain_us);
 void lease_release(struct lease *lease); /* exactly once; any thread; quick */
 
 struct registry_stats {
     uint64_t adapters, adapter_bytes, adapter_bytes_limit, merged, merged_bytes, merged_bytes_limit;
     uint64_t merges, merge_evictions, loads, load_failures, unloads;
+    uint64_t merge_decisions[LORAD_N_DECISIONS];
 };
 void registry_stats_read(struct registry *registry, struct registry_stats *out);
 

@@ -1,5 +1,5 @@
 /*
- * registry_internal.h - what registry.c, registry_load.c and registry_merge.c share.
+ * registry_internal.h - what registry.c, registry_load.c, registry_merge.c and registry_consider.c share.
  *
  * A generation is one loaded adapter under an id, counted: one reference from its slot, one from each lease,
  * one from its merge while that runs. The last one posts it to the keeper, which frees it there.
@@ -12,6 +12,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "lora/keeper.h"
+#include "lora/merge_policy.h"
 #include "lora/registry.h"
 
 /* Building W', in slices on the keeper. */
@@ -20,6 +21,10 @@ struct merge_work {
     struct list parked;     /* waits for memory; keeper only */
     struct merge_job *work; /* keeper only */
     uint64_t reserved;      /* keeper only: bytes counted in merged_bytes */
+    double spent_us;        /* keeper only: processor time */
+    bool *sites;            /* keeper only: which of the adapter's sites; NULL: all */
+    uint64_t bytes;         /* what W' will take; guarded by the registry's lock */
+    double value_per_byte;  /* an automatic one's, when it was decided; keeper only */
 };
 
 struct slot_generation {
@@ -30,6 +35,9 @@ struct slot_generation {
     uint64_t merge_bytes;
     char id[LORAD_ID_SIZE];
     struct merge_work merge;
+    struct merge_meter meter; /* the engine's thread writes, any reads */
+    atomic_bool is_due;       /* the meter says so; taken back by the keeper when it looks */
+    atomic_bool is_merged;    /* there is a full W' */
     /* Guarded by the registry's lock. */
     struct list link; /* in registry->generations while there are references */
     unsigned n_references;
@@ -41,7 +49,12 @@ struct slot_generation {
     struct view *merged_view;
     enum lorad_merged_state merged_state;
     bool has_merge;           /* the merge job holds a reference */
-    struct error merge_error; /* REFUSED: why */
+    bool has_merge_error;
+    struct error merge_error; /* why the last merge that was asked for did not come about */
+    bool is_automatic;        /* the merge that is queued or being built was asked for by nobody */
+    bool is_kept;             /* W' was asked for by registry_merge */
+    uint64_t requested_us;    /* when a request last asked for W'; 0: never */
+    char merge_reason[192];   /* what was last decided, and why */
     uint64_t last_used;
     enum lorad_mode default_mode; /* the slot's, when it was unloaded */
     char *path;                   /* likewise */
@@ -71,6 +84,10 @@ struct registry {
     struct view *base_view;
     struct keeper *keeper;
     struct list parked; /* keeper only: merges that wait for memory */
+    bool auto_merge;
+    struct keeper_job consider;
+    atomic_bool is_consider_posted;
+    _Atomic double us_per_byte; /* what merging costs; the keeper learns it */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* loads, unloads and merges that ended */
@@ -103,8 +120,12 @@ void slot_settle_locked(struct registry *registry, struct slot *slot);
 
 bool registry_check_match(const char *if_match, const char *digest_or_null, struct error *err) MUST_USE;
 
-/* Wants W': true when the caller must post generation->merge.job after unlocking (generation_start_merge). */
+/* Wants the full W': true when the caller must post generation->merge.job after unlocking (generation_start_merge). */
 bool generation_ask_merge_locked(struct slot_generation *generation);
+/* Starts the job for a W' at merge.sites, merge.bytes of it. True: as above. */
+bool generation_queue_merge_locked(struct slot_generation *generation);
+bool generation_is_being_merged(const struct slot_generation *generation);
+bool generation_is_merged(const struct slot_generation *generation); /* in full */
 void generation_start_merge(struct slot_generation *generation);
 /* Drops what is cached or being built: the references that the caller is to drop after unlocking. */
 void generation_drop_merge_locked(struct slot_generation *generation, struct view **view_out,
@@ -112,6 +133,17 @@ void generation_drop_merge_locked(struct slot_generation *generation, struct vie
 void registry_retry_parked(struct registry *registry); /* without the lock */
 bool registry_run_retry(struct keeper_job *job);
 bool generation_run_merge(struct keeper_job *job);
+/* What W' costs to make, as far as is known. */
+double generation_price_us(const struct slot_generation *generation);
+/* Where a cached W' stands among those that may have to go. */
+struct merge_rank generation_rank_locked(const struct slot_generation *generation, uint64_t now_us);
+/* Counts what was decided and remembers why. */
+void generation_decide_locked(struct slot_generation *generation, enum lorad_merge_decision decision,
+                              const char *format, ...) PRINTF_LIKE(3, 4);
+
+/* An adapter's meter says that merging pays: has the keeper look. Takes no lock of the registry. */
+void registry_post_consider(struct registry *registry, struct slot_generation *generation);
+bool registry_run_consider(struct keeper_job *job);
 
 /* True: until `changed` is signalled or the time (monotonic) is over. */
 void registry_deadline(struct timespec *out, unsigned wait_ms);

@@ -245,7 +245,7 @@ static struct slot_generation *create_generation(struct registry *registry, cons
     }
     generation->registry = registry;
     generation->adapter = adapter;
-    generation->merge_bytes = merge_bytes(adapter);
+    generation->merge_bytes = merge_bytes(adapter, NULL);
     generation->n_references = 1;
     generation->is_current = true;
     generation->loaded_unix = (int64_t)time(NULL);
@@ -340,8 +340,7 @@ static bool publish(struct loading *loading, struct error *err)
         old->is_current = false;
         generation_drop_merge_locked(old, &view, &merged);
     }
-    if (slot->default_mode == LORAD_MODE_MERGED && slot->generation->merged_state == LORAD_MERGED_NO &&
-        generation_ask_merge_locked(slot->generation))
+    if (slot->default_mode == LORAD_MODE_MERGED && generation_ask_merge_locked(slot->generation))
         merge = slot->generation;
     registry_unlock(registry);
     loading->path = NULL;

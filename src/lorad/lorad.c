@@ -146,6 +146,7 @@ static bool open_registry(struct lorad *lorad, const struct lorad_options *optio
         .state_dir = options->state_dir,
         .adapter_memory = options->adapter_memory ? options->adapter_memory : eighth,
         .merged_memory = options->merged_memory ? options->merged_memory : eighth,
+        .auto_merge = !options->no_auto_merge,
         .event = log_registry_event,
     };
     lorad->registry = registry_create(&registry, err);
@@ -268,4 +269,5 @@ void lorad_stats_read(struct lorad *lorad, struct lorad_stats *out)
     out->loads_total = registry.loads;
     out->load_failures_total = registry.load_failures;
     out->unloads_total = registry.unloads;
+    memcpy(out->merge_decisions, registry.merge_decisions, sizeof out->merge_decisions);
 }

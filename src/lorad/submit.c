@@ -146,6 +146,12 @@ static void release_submission(struct engine_request *request, const struct lora
     free(submission);
 }
 
+static void report_gain(struct engine_request *request, double gain_us)
+{
+    struct submission *submission = request->owner;
+    lease_gain(&submission->lease, gain_us);
+}
+
 static void *copy_array(struct arena *arena, const void *from, size_t n, size_t size)
 {
     void *copy = arena_allocate_array(arena, n, size);
@@ -279,6 +285,7 @@ struct lorad_stream *lorad_submit(struct lorad *lorad, const struct lorad_reques
     to->may_switch = request->may_switch;
     to->priority = request->priority;
     to->share = share_of(&submission->lease);
+    to->gain = submission->lease.is_metered ? report_gain : NULL;
     to->release = release_submission;
     to->owner = submission;
     stream = engine_submit(lorad->engine, to, err);

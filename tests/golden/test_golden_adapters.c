@@ -175,12 +175,12 @@ static void check_merged(struct totals *totals, struct setting *setting)
     struct error err = {0};
     bool is_done = false;
     struct adapter *adapter = setting->parts[0].adapter;
-    struct merge_job *job = merge_begin(adapter, &err);
+    struct merge_job *job = merge_begin(adapter, NULL, &err);
     while (!is_done)
         assert_ok(merge_step(job, &is_done, &err), &err);
     struct merged *merged = merge_take(job);
     merge_end(job);
-    assert_int_equal(merged->bytes, merge_bytes(adapter));
+    assert_int_equal(merged->bytes, merge_bytes(adapter, NULL));
     struct view *view = compose_merged(setting->model, adapter, merged, &err);
     assert_non_null(view);
     assert_false(view->has_deltas);

@@ -134,7 +134,7 @@ static void on_the_fly_and_merged_say_the_same(void **state)
     (void)state;
     for (size_t i = 0; i < 4; i++) {
         struct adapter *adapter = load(specs[i]);
-        struct merge_job *job = merge_begin(adapter, &err);
+        struct merge_job *job = merge_begin(adapter, NULL, &err);
         bool is_done = false;
         while (!is_done)
             assert_ok(merge_step(job, &is_done, &err), &err);

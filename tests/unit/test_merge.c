@@ -97,7 +97,7 @@ static struct merged *merge_all(struct adapter *adapter)
     struct error err = {0};
     bool is_done = false;
     size_t n_steps = 0;
-    struct merge_job *job = merge_begin(adapter, &err);
+    struct merge_job *job = merge_begin(adapter, NULL, &err);
     assert_non_null(job);
     while (!is_done) {
         double before = merge_fraction(job);
@@ -123,7 +123,7 @@ static void check(struct tiny_model model_spec, struct tiny_adapter spec, double
         fail_msg("%s", err.message);
     assert_ok(safetensors_open(&file, path, &TENSOR_FILE_ADAPTER, &err), &err);
     struct merged *merged = merge_all(adapter);
-    assert_int_equal(merged->bytes, merge_bytes(adapter));
+    assert_int_equal(merged->bytes, merge_bytes(adapter, NULL));
     size_t n_checked = 0;
     for (size_t i = 0; i < model->n_sites; i++) {
         const struct site *site = &model->sites[i];
@@ -267,7 +267,7 @@ static void a_sum_beyond_the_type_is_refused_and_not_served_as_infinity(void **s
         tiny_model_load((struct tiny_model){.dtype = DTYPE_F16}, MODEL_WEIGHTS_NATIVE, kernels);
     char *directory = tiny_adapter_write(model, (struct tiny_adapter){.size = 1000});
     struct adapter *adapter = adapter_load(directory, model, false, UINT64_MAX, &err);
-    struct merge_job *job = merge_begin(adapter, &err);
+    struct merge_job *job = merge_begin(adapter, NULL, &err);
     while (ok && !is_done)
         ok = merge_step(job, &is_done, &err);
     assert_false(ok);

@@ -424,9 +424,13 @@ static void merged_weights_serve_once_they_are_there(void **state)
     assert_ptr_not_equal(lease.view->sites[site].weight, model->sites[site].weight);
     assert_ptr_equal(lease.view->sites[model->head_site].weight, model->sites[model->head_site].weight);
     struct lease automatic = must_acquire(&place, "poet", LORAD_MODE_AUTO, 0);
-    assert_ptr_equal(automatic.view, lease.view);
+    assert_true(automatic.view->has_deltas);
+    assert_int_equal(automatic.mode, LORAD_MODE_ON_THE_FLY);
+    assert_ptr_equal(automatic.merged_view, lease.view);
+    assert_int_equal(automatic.merged_mode, LORAD_MODE_MERGED);
     struct lease fly = must_acquire(&place, "poet", LORAD_MODE_ON_THE_FLY, 0);
     assert_true(fly.view->has_deltas);
+    assert_null(fly.merged_view);
     uint64_t n_bytes = stats_of(&place).merged_bytes;
     assert_int_equal(n_bytes, look(&place, "poet").merged_bytes);
     assert_int_equal(look(&place, "poet").merged, LORAD_MERGED_YES);
