@@ -163,6 +163,72 @@ static void on_the_fly_and_merged_say_the_same(void **state)
     }
 }
 
+static struct merged *merge(struct adapter *adapter, const bool *sites)
+{
+    struct error err = {0};
+    struct merge_job *job = merge_begin(adapter, sites, &err);
+    bool is_done = false;
+    while (!is_done)
+        assert_ok(merge_step(job, &is_done, &err), &err);
+    struct merged *merged = merge_take(job);
+    merge_end(job);
+    return merged;
+}
+
+/* W' where it was chosen, the base and the delta everywhere else. */
+static void check_sites(const struct view *view, const struct adapter *adapter, const struct merged *merged,
+                        const bool *is_chosen)
+{
+    for (size_t i = 0; i < adapter->n_sites; i++) {
+        const struct adapter_site *from = &adapter->sites[i];
+        const struct site_view *site = &view->sites[from->site];
+        assert_ptr_equal(site->weight, is_chosen[i] ? merged->weights[from->site] : model->sites[from->site].weight);
+        assert_int_equal(site->n_deltas, is_chosen[i] ? 0 : 1);
+        assert_ptr_equal(site->row_gain, is_chosen[i] ? NULL : from->row_gain);
+        if (!is_chosen[i])
+            assert_ptr_equal(site->deltas[0].a, from->delta.a);
+    }
+}
+
+static void a_partial_merge_is_the_adapter_on_the_fly_at_all_other_sites(void **state)
+{
+    static const struct tiny_adapter specs[] = {
+        {.seed = 1}, {.seed = 2, .use_dora = true}, {.seed = 3, .lora_bias = true}};
+    struct error err = {0};
+    bool is_chosen[64];
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        struct adapter *adapter = load(specs[i]);
+        for (size_t k = 0; k < adapter->n_sites; k++)
+            is_chosen[k] = k % 3 == 1;
+        struct merged *part = merge(adapter, is_chosen), *whole = merge(adapter, NULL);
+        assert_true(part->is_partial && !whole->is_partial);
+        assert_int_equal(part->n_merged, (adapter->n_sites + 1) / 3);
+        assert_int_equal(part->bytes, merge_bytes(adapter, is_chosen));
+        assert_true(part->bytes < whole->bytes);
+        struct view *fly = compose_on_the_fly(model, &(struct compose_part){adapter, 1}, 1, &err);
+        struct view *partly = compose_merged(model, adapter, part, &err);
+        struct view *fully = compose_merged(model, adapter, whole, &err);
+        check_sites(partly, adapter, part, is_chosen);
+        assert_true(partly->has_deltas);
+        assert_string_not_equal(partly->identity, fly->identity);
+        assert_string_not_equal(partly->identity, fully->identity);
+        assert_string_not_equal(fully->identity, fly->identity);
+        double *a = logits_of(fly), *b = logits_of(partly), apart = 0;
+        for (size_t k = 0; k < 8 * model->config.n_vocab; k++)
+            apart = fmax(apart, fabs(a[k] - b[k]));
+        assert_true(apart > 0 && apart < 1e-4);
+        free(a);
+        free(b);
+        merged_unref(part);
+        merged_unref(whole);
+        adapter_unref(adapter);
+        view_unref(fly);
+        view_unref(partly);
+        view_unref(fully);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -171,6 +237,7 @@ int main(void)
         cmocka_unit_test(what_is_no_low_rank_pair_can_neither_be_scaled_nor_mixed),
         cmocka_unit_test(a_factor_that_is_no_number_or_too_large_is_refused),
         cmocka_unit_test(on_the_fly_and_merged_say_the_same),
+        cmocka_unit_test(a_partial_merge_is_the_adapter_on_the_fly_at_all_other_sites),
     };
     return cmocka_run_group_tests(tests, load_model, free_model);
 }

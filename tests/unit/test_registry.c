@@ -37,6 +37,7 @@ struct place {
     char *folder, *adapters, *state;
     struct registry *registry;
     atomic_uint n_events, n_evictions, n_merges;
+    bool has_no_auto_merge;
     atomic_bool asks_again; /* drops the next W' when it is there and asks for it once more */
 };
 
@@ -65,6 +66,7 @@ static void open_registry(struct place *place, uint64_t adapter_memory, uint64_t
                                        .state_dir = place->state,
                                        .adapter_memory = adapter_memory,
                                        .merged_memory = merged_memory,
+                                       .auto_merge = !place->has_no_auto_merge,
                                        .event = count_event,
                                        .event_context = place};
     place->registry = registry_create(&options, &err);
@@ -557,6 +559,200 @@ static void a_merge_that_can_never_fit_is_refused_with_the_reason(void **state)
     end(&place);
 }
 
+/* -- Merged weights that manage themselves --------------------------------------------------- */
+
+static uint64_t bytes_of_one_merge(void)
+{
+    struct place place;
+    begin(&place);
+    put_adapter(place.adapters, "one", (struct tiny_adapter){0});
+    must_load(&place, "one", "one");
+    struct lease lease = must_acquire(&place, "one", LORAD_MODE_MERGED, 10000);
+    uint64_t n_bytes = look(&place, "one").merged_bytes;
+    lease_release(&lease);
+    end(&place);
+    return n_bytes;
+}
+
+static void put_and_load(struct place *place, const char *id, unsigned seed)
+{
+    put_adapter(place->adapters, id, (struct tiny_adapter){.seed = seed});
+    must_load(place, id, id);
+}
+
+static void gain(struct place *place, const char *id, double us)
+{
+    struct lease lease = must_acquire(place, id, LORAD_MODE_AUTO, 0);
+    assert_true(lease.is_metered);
+    lease_gain(&lease, us);
+    lease_release(&lease);
+}
+
+/* The keeper decides after the messages that came before, and merges when none is left. */
+static void await_decision(struct place *place, const char *id)
+{
+    for (int i = 0; i < 500; i++) {
+        enum lorad_merged_state now = look(place, id).merged;
+        if (look(place, id).merge_reason[0] && now != LORAD_MERGED_QUEUED && now != LORAD_MERGED_BUILDING)
+            return;
+        usleep(5000);
+    }
+    fail_msg("nothing was decided on %s", id);
+}
+
+static void what_is_lost_on_the_fly_beyond_the_price_is_merged_in_the_background(void **state)
+{
+    struct place place;
+    (void)state;
+    begin(&place);
+    put_and_load(&place, "poet", 1);
+    gain(&place, "poet", look(&place, "poet").merge_price_us / 2);
+    await_keeper(&place);
+    assert_int_equal(look(&place, "poet").merged, LORAD_MERGED_NO);
+    gain(&place, "poet", 1e9);
+    await_decision(&place, "poet");
+    struct lorad_adapter_info info = look(&place, "poet");
+    assert_int_equal(info.merged, LORAD_MERGED_YES);
+    assert_int_equal(info.merged_sites, info.n_sites);
+    assert_true(info.merge_value_us_per_s > 0);
+    assert_non_null(strstr(info.merge_reason, "merged: it lost"));
+    assert_int_equal(stats_of(&place).merge_decisions[LORAD_DECISION_MERGED], 1);
+    struct lease lease = must_acquire(&place, "poet", LORAD_MODE_AUTO, 0), shared;
+    struct error err = {0};
+    assert_true(lease.view->has_deltas);
+    assert_false(lease.merged_view->has_deltas);
+    assert_string_not_equal(lease.view->identity, lease.merged_view->identity);
+    assert_ok(registry_share(&lease, &shared, &err), &err);
+    assert_ptr_equal(shared.merged_view, lease.merged_view);
+    assert_int_equal(shared.merged_mode, LORAD_MODE_MERGED);
+    assert_true(shared.is_metered);
+    lease_release(&lease);
+    lease_release(&shared);
+    end(&place);
+}
+
+static void nothing_is_merged_unasked_when_that_is_off(void **state)
+{
+    struct place place = {0};
+    (void)state;
+    begin(&place);
+    registry_destroy(place.registry);
+    place.has_no_auto_merge = true;
+    open_registry(&place, BIG, BIG);
+    put_and_load(&place, "poet", 1);
+    gain(&place, "poet", 1e9);
+    await_keeper(&place);
+    assert_int_equal(look(&place, "poet").merged, LORAD_MERGED_NO);
+    assert_true(look(&place, "poet").merge_value_us_per_s > 0);
+    end(&place);
+}
+
+static void the_least_valuable_makes_room_and_only_for_what_is_worth_more(void **state)
+{
+    struct place place;
+    (void)state;
+    uint64_t n_bytes = bytes_of_one_merge();
+    begin_with(&place, BIG, 2 * n_bytes + 8);
+    put_and_load(&place, "best", 1);
+    put_and_load(&place, "least", 2);
+    put_and_load(&place, "middle", 3);
+    put_and_load(&place, "late", 4);
+    gain(&place, "best", 1e10);
+    await_decision(&place, "best");
+    gain(&place, "least", 1e7);
+    await_decision(&place, "least");
+    gain(&place, "middle", 1e9);
+    await_decision(&place, "middle");
+    assert_int_equal(look(&place, "best").merged, LORAD_MERGED_YES);
+    assert_int_equal(look(&place, "middle").merged, LORAD_MERGED_YES);
+    assert_int_equal(look(&place, "least").merged, LORAD_MERGED_NO);
+    assert_non_null(strstr(look(&place, "least").merge_reason, "'middle'"));
+    gain(&place, "late", 1.1e9); /* not by enough */
+    await_decision(&place, "late");
+    assert_int_equal(look(&place, "late").merged, LORAD_MERGED_NO);
+    assert_int_equal(look(&place, "middle").merged, LORAD_MERGED_YES);
+    assert_int_equal(stats_of(&place).merge_decisions[LORAD_DECISION_NO_ROOM], 1);
+    assert_int_equal(stats_of(&place).merge_decisions[LORAD_DECISION_EVICTED], 1);
+    end(&place);
+}
+
+static void what_was_asked_for_is_kept_before_what_manages_itself(void **state)
+{
+    struct place place;
+    struct error err = {0};
+    (void)state;
+    uint64_t n_bytes = bytes_of_one_merge();
+    begin_with(&place, BIG, 2 * n_bytes + 8);
+    put_and_load(&place, "asked", 1);
+    put_and_load(&place, "hot", 2);
+    put_and_load(&place, "hotter", 3);
+    assert_ok(registry_merge(place.registry, "asked", 10000, &err), &err);
+    gain(&place, "hot", 1e8);
+    await_decision(&place, "hot");
+    gain(&place, "hotter", 1e10);
+    await_decision(&place, "hotter");
+    assert_int_equal(look(&place, "asked").merged, LORAD_MERGED_YES);
+    assert_int_equal(look(&place, "hot").merged, LORAD_MERGED_NO);
+    assert_int_equal(look(&place, "hotter").merged, LORAD_MERGED_YES);
+    end(&place);
+}
+
+static void where_all_of_it_does_not_fit_the_best_sites_are_merged(void **state)
+{
+    struct place place;
+    struct error err = {0};
+    (void)state;
+    uint64_t n_bytes = bytes_of_one_merge();
+    begin_with(&place, BIG, n_bytes * 6 / 10);
+    put_and_load(&place, "poet", 1);
+    gain(&place, "poet", 1e9);
+    await_decision(&place, "poet");
+    struct lorad_adapter_info info = look(&place, "poet");
+    assert_int_equal(info.merged, LORAD_MERGED_PARTLY);
+    assert_true(info.merged_sites > 0 && info.merged_sites < info.n_sites);
+    assert_true(info.merged_bytes <= n_bytes * 6 / 10);
+    assert_int_equal(stats_of(&place).merge_decisions[LORAD_DECISION_PARTLY_MERGED], 1);
+    struct lease lease = must_acquire(&place, "poet", LORAD_MODE_AUTO, 0);
+    assert_int_equal(lease.merged_mode, LORAD_MODE_PARTLY_MERGED);
+    assert_true(lease.merged_view->has_deltas);
+    size_t k = model->layer_sites[0][PROJECTION_K], down = model->layer_sites[0][PROJECTION_DOWN];
+    assert_int_equal(lease.merged_view->sites[k].n_deltas, 0);
+    assert_int_equal(lease.merged_view->sites[down].n_deltas, 1);
+    struct lease asked = must_acquire(&place, "poet", LORAD_MODE_MERGED, 10000);
+    assert_int_equal(asked.mode, LORAD_MODE_ON_THE_FLY);
+    assert_ptr_equal(asked.view, lease.view);
+    assert_false(registry_merge(place.registry, "poet", 10000, &err));
+    assert_error(&err, ERROR_TOO_LARGE, "merged_memory", "W' needs");
+    assert_int_equal(look(&place, "poet").merged, LORAD_MERGED_PARTLY);
+    lease_release(&asked);
+    lease_release(&lease);
+    end(&place);
+}
+
+static void who_asks_for_merged_weights_never_gets_partial_ones(void **state)
+{
+    struct place place;
+    struct error err = {0};
+    (void)state;
+    uint64_t n_bytes = bytes_of_one_merge();
+    begin_with(&place, BIG, n_bytes * 16 / 10);
+    put_and_load(&place, "asked", 1);
+    put_and_load(&place, "poet", 2);
+    assert_ok(registry_merge(place.registry, "asked", 10000, &err), &err);
+    gain(&place, "poet", 1e9);
+    await_decision(&place, "poet");
+    assert_int_equal(look(&place, "poet").merged, LORAD_MERGED_PARTLY);
+    assert_ok(registry_unmerge(place.registry, "asked", &err), &err);
+    struct lease lease = must_acquire(&place, "poet", LORAD_MODE_MERGED, 10000);
+    assert_int_equal(lease.mode, LORAD_MODE_MERGED);
+    assert_false(lease.view->has_deltas);
+    assert_null(lease.merged_view);
+    lease_release(&lease);
+    await_keeper(&place);
+    assert_int_equal(stats_of(&place).merged_bytes, n_bytes);
+    end(&place);
+}
+
 static void several_adapters_and_scales_make_a_view_of_their_own(void **state)
 {
     struct place place;
@@ -718,6 +914,8 @@ static void *run_client(void *context)
             continue;
         }
         use_lease(&lease);
+        if (lease.is_metered && churn->seed % 8 == 0)
+            lease_gain(&lease, 1e6);
         struct view *longer = view_ref(lease.view);
         lease_count(&lease, &(struct lorad_usage){.completion_tokens = 1}, LORAD_MODE_ON_THE_FLY);
         lease_release(&lease);
@@ -840,6 +1038,12 @@ int main(void)
         cmocka_unit_test(the_least_recently_used_merged_weights_make_room),
         cmocka_unit_test(a_merge_waits_for_the_memory_that_requests_hold),
         cmocka_unit_test(a_merge_that_can_never_fit_is_refused_with_the_reason),
+        cmocka_unit_test(what_is_lost_on_the_fly_beyond_the_price_is_merged_in_the_background),
+        cmocka_unit_test(nothing_is_merged_unasked_when_that_is_off),
+        cmocka_unit_test(the_least_valuable_makes_room_and_only_for_what_is_worth_more),
+        cmocka_unit_test(what_was_asked_for_is_kept_before_what_manages_itself),
+        cmocka_unit_test(where_all_of_it_does_not_fit_the_best_sites_are_merged),
+        cmocka_unit_test(who_asks_for_merged_weights_never_gets_partial_ones),
         cmocka_unit_test(several_adapters_and_scales_make_a_view_of_their_own),
         cmocka_unit_test(the_registry_survives_a_restart),
         cmocka_unit_test(a_broken_state_file_is_an_error),
