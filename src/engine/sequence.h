@@ -28,7 +28,7 @@ struct sequence_tools {
 enum sequence_state {
     SEQUENCE_WAITING,   /* has not begun */
     SEQUENCE_RUNNING,   /* takes part in the steps */
-    SEQUENCE_PAUSED,    /* has blocks, but its place is another's for now */
+    SEQUENCE_PAUSED,    /* has blocks, but its place is another's meanwhile */
     SEQUENCE_PREEMPTED, /* had blocks; they will be computed again */
     N_SEQUENCE_STATES
 };

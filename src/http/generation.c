@@ -232,13 +232,16 @@ const char *finish_name(enum lorad_finish finish)
     return names[finish];
 }
 
+static const char *used_mode_name(enum lorad_mode mode)
+{
+    return mode == LORAD_MODE_MERGED ? "merged" : mode == LORAD_MODE_PARTLY_MERGED ? "partly_merged" : "on_the_fly";
+}
+
 json_t *adapter_json(const struct lorad_stream *stream)
 {
     size_t n;
     const struct lorad_answered_by *parts = lorad_stream_adapters(stream, &n);
-    static const char *const modes[] = {[LORAD_MODE_ON_THE_FLY] = "on_the_fly", [LORAD_MODE_MERGED] = "merged",
-                                        [LORAD_MODE_PARTLY_MERGED] = "partly_merged"};
-    const char *mode = modes[lorad_stream_mode(stream)];
+    const char *mode = used_mode_name(lorad_stream_mode(stream));
     if (n == 0)
         return json_null();
     if (n == 1)

@@ -62,7 +62,7 @@ bool merge_goes_before(const struct merge_rank *a, const struct merge_rank *b);
 bool merge_may_displace(double value_per_byte, const struct merge_rank *other);
 
 /* What merging costs, learnt from the merges that were made. */
-#define MERGE_FIRST_US_PER_BYTE 0.0015
+#define MERGE_FIRST_US_PER_BYTE 0.001
 double merge_learn_price(double us_per_byte, double spent_us, uint64_t n_bytes);
 
 #endif

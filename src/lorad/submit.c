@@ -146,7 +146,7 @@ static void release_submission(struct engine_request *request, const struct lora
     free(submission);
 }
 
-static void report_gain(struct engine_request *request, double gain_us)
+static void report_gain(const struct engine_request *request, double gain_us)
 {
     struct submission *submission = request->owner;
     lease_gain(&submission->lease, gain_us);

@@ -189,6 +189,11 @@ class Adapters(unittest.TestCase):
         self.assertEqual(self.d.delete("/v1/adapters/a/merged").status, 200)
         self.assertEqual(self.d.get("/v1/adapters/a").json["merged"], "no")
         self.assertEqual(self.d.put("/v1/adapters/a/merged", {"wait_ms": 20000}).json["merged"], "yes")
+        merge = self.d.get("/v1/adapters/a").json["merge"]
+        self.assertEqual((merge["state"], merge["sites_merged"]), ("yes", merge["sites"]))
+        self.assertGreater(merge["bytes"], 0)
+        self.assertGreater(merge["price_us"], 0)
+        self.assertEqual(self.d.metrics()['lorad_merge_decisions_total{decision="partly_merged"}'], 0)
 
     def test_merged_that_is_not_ready_is_served_on_the_fly_and_says_so(self):
         self.d.put("/v1/adapters/a", {"path": "llama.plain"})
