@@ -729,9 +729,10 @@ ALWAYS_INLINE void mix_tile(enum weight_type type, size_t n_heads, size_t n_vect
     for (size_t block = begin; block < end; block++) {
         const struct run run = run_of(type, a, a->v_blocks, block);
         const float *p = a->scores + head * a->n_positions + run.j;
+        const char *wanted = head > 0 ? run.rows : run.ahead; /* fetched once is enough */
         for (size_t j = 0; j < run.n; j++) {
             const char *row = weight_at(type, run.rows, j * a->d_head + column);
-            const char *ahead = head > 0 ? row : row + (run.ahead - run.rows); /* once is enough */
+            const char *ahead = weight_at(type, wanted, j * a->d_head + column);
 #pragma GCC unroll 8
             for (size_t c = 0; c < n_vectors; c++) {
                 const char *at = weight_at(type, row, c * LANES);
