@@ -10,14 +10,14 @@
 int bench_main(int argc, char **argv)
 {
     static const char *const ELEMENTS[] = {"bf16", "f16", "f32", NULL}; /* in the order of enum lorad_element */
-    int kv_type = LORAD_KV_BF16, weights = LORAD_WEIGHTS_NATIVE, adapter_dtype = LORAD_ELEMENT_BF16;
+    int kv_type = LORAD_KV_F16, weights = LORAD_WEIGHTS_NATIVE, adapter_dtype = LORAD_ELEMENT_BF16;
     struct lorad_bench_options bench = {.rank = 16, .prompt_tokens = 512, .new_tokens = 64, .n_sequences = 1, .n_repeats = 5};
     struct option options[] = {
         {.name = "model", .argument = "PATH", .kind = OPTION_TEXT, .out = &bench.open.model_path, .help = "a Hugging Face directory"},
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
          .help = "what the weights are held as (native)"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
-         .help = "what keys and values are held as: bf16, f16, f32 (bf16)"},
+         .help = "what keys and values are held as: f16, bf16, f32 (f16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &bench.open.n_threads, .minimum = 1, .maximum = 1024,
          .help = "compute threads (the cores that are granted)"},
         {.name = "clients", .argument = "N", .kind = OPTION_COUNT, .out = &bench.n_sequences, .minimum = 1, .maximum = 256,

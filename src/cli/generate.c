@@ -153,7 +153,7 @@ static bool run(struct generate *g, struct error *err)
 int generate_main(int argc, char **argv)
 {
     struct generate g = {.temperature = 0, .scale = 1, .max_tokens = 128, .open = {.max_sequences = 1}};
-    int kv_type = LORAD_KV_BF16, weights = LORAD_WEIGHTS_NATIVE;
+    int kv_type = LORAD_KV_F16, weights = LORAD_WEIGHTS_NATIVE;
     struct option options[] = {
         {.name = "model", .argument = "PATH", .kind = OPTION_TEXT, .out = &g.open.model_path, .help = "a Hugging Face directory"},
         {.name = "adapter", .argument = "ID=PATH[:WEIGHT]", .kind = OPTION_LIST, .out = &g.adapters,
@@ -183,7 +183,7 @@ int generate_main(int argc, char **argv)
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
          .help = "what the weights are held as (native)"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
-         .help = "what keys and values are held as: bf16, f16, f32 (bf16)"},
+         .help = "what keys and values are held as: f16, bf16, f32 (f16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &g.open.n_threads, .minimum = 1, .maximum = 1024,
          .help = "compute threads (the cores that are granted)"},
         {.name = "context", .argument = "N", .kind = OPTION_COUNT, .out = &g.open.context, .help = "positions (the model's, at most 8192)"},

@@ -8,7 +8,7 @@
 #include "cli/cli.h"
 
 const char *const CLI_WEIGHTS[] = {"native", "f32", "bf16", NULL};
-const char *const CLI_KV_TYPES[] = {"bf16", "f16", "f32", NULL};
+const char *const CLI_KV_TYPES[] = {"f16", "bf16", "f32", NULL};
 
 static const struct {
     const char *name, *summary;

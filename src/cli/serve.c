@@ -188,7 +188,7 @@ fail:
 int serve_main(int argc, char **argv)
 {
     struct serve serve = {.http = {.listen = "127.0.0.1:8080"}, .drain_seconds = 30};
-    int kv_type = LORAD_KV_BF16, weights = LORAD_WEIGHTS_NATIVE, log_format = LOG_TEXT, auto_merge = 0;
+    int kv_type = LORAD_KV_F16, weights = LORAD_WEIGHTS_NATIVE, log_format = LOG_TEXT, auto_merge = 0;
     struct option options[] = {
         {.name = "model", .argument = "PATH", .kind = OPTION_TEXT, .out = &serve.open.model_path,
          .help = "the base: a Hugging Face directory"},
@@ -205,7 +205,7 @@ int serve_main(int argc, char **argv)
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
          .help = "what the weights are held as (native)"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
-         .help = "what keys and values are held as: bf16, f16, f32 (bf16)"},
+         .help = "what keys and values are held as: f16, bf16, f32 (f16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.n_threads, .minimum = 1, .maximum = 1024,
          .help = "compute threads (the cores that are granted)"},
         {.name = "context", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.context, .minimum = 1, .maximum = 4194304,

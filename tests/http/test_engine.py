@@ -6,7 +6,7 @@ import daemon
 from daemon import ADAPTERS, DEMO, Daemon
 
 TEXT = "Input: " + "Show the item and quantity of all orders marked as closed and for a pen. " * 6 + "\nOutput:"
-ASK = {"temperature": 0, "max_tokens": 40, "logprobs": 2, "ignore_eos": True}
+ASK = {"temperature": 0, "max_tokens": 40, "logprobs": 2, "ignore_eos": True, "mode": "on_the_fly"}
 
 
 def said(answer):
@@ -57,7 +57,7 @@ class Engine(unittest.TestCase):
 
     def test_the_engine_says_what_it_chose(self):
         with Daemon(*adapter_flags("sql"), "--threads", 1, model=DEMO) as d:
-            ask = {**ASK, "prompt": TEXT, "adapter": "sql"}
+            ask = {**ASK, "prompt": TEXT, "adapter": "sql", "mode": "auto"}
             self.assertEqual(d.post("/v1/generate", ask).json["adapter"]["mode"], "on_the_fly")
             self.assertEqual(d.call("PUT", "/v1/adapters/sql/merged", {"wait_ms": 60000}).json["merged"], "yes")
             self.assertIn(d.post("/v1/generate", ask).json["adapter"]["mode"], ("on_the_fly", "merged"))

@@ -128,7 +128,7 @@ class Lifecycle(unittest.TestCase):
 
     def test_many_clients_at_once_get_what_they_get_alone(self):
         with Daemon("--adapter", f"a={GOLDEN}/adapters/llama.plain", "--adapter", f"b={GOLDEN}/adapters/llama.dora") as d:
-            asks = [dict(input_ids=[3 + i, 40 + i, 80 + i], max_tokens=20, logprobs=3, **({"adapter": "ab"[i % 3]} if i % 3 < 2 else {}))
+            asks = [dict(input_ids=[3 + i, 40 + i, 80 + i], max_tokens=20, logprobs=3, mode="on_the_fly", **({"adapter": "ab"[i % 3]} if i % 3 < 2 else {}))
                     for i in range(12)]
             alone = [d.generate(**ask).json for ask in asks]
             together = [None] * len(asks)
