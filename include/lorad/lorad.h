@@ -184,13 +184,35 @@ LORAD_API bool lorad_merge(const char *model_path, const struct lorad_merge_part
 
 enum lorad_element { LORAD_ELEMENT_BF16, LORAD_ELEMENT_F16, LORAD_ELEMENT_F32 };
 
+enum lorad_bench_scenario {
+    LORAD_BENCH_STEADY,     /* prefill and decode, and the share of the memory bandwidth */
+    LORAD_BENCH_MIX,        /* the base, one adapter for all, an adapter for each */
+    LORAD_BENCH_RANKS,      /* an adapter for each, over the rank */
+    LORAD_BENCH_ADAPTERS,   /* over the number of adapters, all in use */
+    LORAD_BENCH_MERGE,      /* merged, on the fly and auto, over the number of sequences */
+    LORAD_BENCH_SWAP,       /* running streams while adapters load and merge; the first token after a load */
+    LORAD_BENCH_STARVATION, /* one adapter floods, another asks now and then */
+    LORAD_BENCH_PREFIX      /* requests that begin alike */
+};
+#define LORAD_BENCH_SCENARIOS 8
+#define LORAD_BENCH_MAX_POINTS 16
+
+/* Sizes that are 0 become the scenario's own; what a scenario has no use for is refused. */
 struct lorad_bench_options {
     struct lorad_options open;
-    size_t n_adapters, rank;     /* random adapters on all linear sites; 0: base only */
+    enum lorad_bench_scenario scenario;
+    size_t n_adapters, rank;     /* random adapters on all linear sites; STEADY: 0 adapters are the base */
     enum lorad_element adapter_dtype;
     size_t prompt_tokens, new_tokens, n_sequences, n_repeats;
-    bool merged;
+    size_t n_requests;           /* STARVATION: of the adapter that asks now and then; PREFIX: that begin alike */
+    size_t n_flood;              /* STARVATION: requests at once */
+    size_t period_ms;            /* STARVATION: between two requests of the other adapter */
+    size_t n_merges;             /* SWAP: of the adapters that are loaded */
+    const size_t *points;        /* RANKS, ADAPTERS, MERGE: what is stepped through, growing */
+    size_t n_points;
+    bool merged;                 /* STEADY: through W' */
 };
+LORAD_API const char *lorad_bench_scenario_name(enum lorad_bench_scenario scenario);
 /* Measures and returns JSON text (malloc'ed). */
 LORAD_API char *lorad_bench(const struct lorad_bench_options *options, struct error *err);
 
