@@ -5,7 +5,7 @@ import subprocess
 import unittest
 
 import daemon
-from daemon import GOLDEN, Daemon, scratch
+from daemon import DEMO, GOLDEN, Daemon, scratch
 
 MODEL = GOLDEN / "models" / "llama"
 ADAPTERS = GOLDEN / "adapters"
@@ -125,12 +125,53 @@ class Merge(unittest.TestCase):
             self.assertEqual([p.name for p in directory.iterdir()], ["full"])
 
 
+def complaint(*arguments):
+    """Of a command line that is wrong: one line on stderr."""
+    done = subprocess.run([daemon.LORAD, *map(str, arguments)], capture_output=True, timeout=300)
+    assert done.returncode == 2 and not done.stdout, (arguments, done)
+    return done.stderr.decode()
+
+
 class Bench(unittest.TestCase):
-    def test_it_prints_one_json_object(self):
-        for flags in ([], ["--adapters", 2, "--rank", 4, "--clients", 2]):
-            report = json.loads(lorad("bench", "--model", MODEL, "--prompt", 16, "--tokens", 4, "--repeats", 1, *flags))
-            self.assertIsInstance(report, dict)
-            self.assertTrue(any("decode" in key for key in report), report)
+    SCENARIOS = {  # flags that make it short, and what must be in its report
+        "steady": (["--adapters", 2, "--rank", 4, "--clients", 2, "--tokens", 32], ["decode_tokens_per_second"]),
+        "mix": (["--clients", 2, "--tokens", 400], ["base", "same", "mixed", "mixed_to_base", "mixed_to_same"]),
+        "ranks": (["--clients", 2, "--tokens", 400, "--points", "2,4"], ["ranks"]),
+        "adapters": (["--clients", 2, "--points", "1,3"], ["counts"]),
+        "merge": (["--tokens", 400, "--points", "1,2"], ["one_adapter", "own_adapters"]),
+        "swap": (["--adapters", 2, "--merges", 1, "--tokens", 4], ["loading_to_quiet_p99", "first_token_added_ms"]),
+        "starvation": (["--requests", 3, "--period-ms", 5, "--tokens", 40], ["flooded_to_idle_p95"]),
+        "prefix": (["--requests", 2], ["warm_to_cold", "cached_tokens"]),
+    }
+
+    def test_every_scenario_prints_one_json_object(self):
+        for name, (flags, keys) in self.SCENARIOS.items():
+            with self.subTest(name):
+                report = json.loads(lorad("bench", "--model", DEMO, "--scenario", name, "--prompt", 16, "--repeats", 1, *flags))
+                self.assertEqual(report["scenario"], name)
+                for key in keys:
+                    self.assertIn(key, report)
+
+    def test_points_are_measured_in_their_order(self):
+        report = json.loads(lorad("bench", "--model", DEMO, "--scenario", "adapters", "--points", "1,3", "--clients", 2, "--rank", 2,
+                                  "--repeats", 2))
+        self.assertEqual([p["adapters"] for p in report["counts"]], [1, 3])
+        self.assertEqual([len(p["mixed"]["tokens_per_second"]["values"]) for p in report["counts"]], [2, 2])
+
+    def test_what_makes_no_sense_is_named(self):
+        for flags, message in (
+            (["--scenario", "mix", "--merged"], "--merged: is of scenario 'steady'"),
+            (["--merged"], "--merged: needs --adapters"),
+            (["--scenario", "mix", "--points", "1"], "--points: are given, but scenario 'mix'"),
+            (["--scenario", "ranks", "--points", "8,4"], "--points: hold 4 at index 1"),
+            (["--scenario", "ranks", "--points", "8,x"], "--points: 'x' is not a list"),
+            (["--scenario", "prefix", "--clients", 3], "--clients: is 3, but scenario 'prefix' has no use for it"),
+            (["--scenario", "swap", "--adapters", 2, "--merges", 3], "--merges: is 3, but only 2"),
+            (["--scenario", "mix", "--max-sequences", 2], "--max-sequences: is 2, but 8"),
+            (["--scenario", "best"], "--scenario: 'best' is none of steady"),
+        ):
+            with self.subTest(flags):
+                self.assertIn(message, complaint("bench", "--model", MODEL, *flags))
 
 
 if __name__ == "__main__":

@@ -333,7 +333,8 @@ static void get_answer(struct lorad *lorad, const struct ask *ask, struct answer
         return;
     }
     const struct lorad_answered_by *by = lorad_stream_adapters(stream, &answer->n_by);
-    memcpy(answer->by, by, answer->n_by * sizeof *by);
+    for (size_t i = 0; i < answer->n_by; i++)
+        answer->by[i] = by[i];
     read_stream(stream, ask, answer);
     answer->mode = lorad_stream_mode(stream);
     lorad_stream_close(stream);
