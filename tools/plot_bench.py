@@ -93,14 +93,16 @@ class Panel:
     def draw_axes(self, x_title, y_title, title):
         for value, text in self.y.ticks:
             y = self.at(self.x.ticks[0][0], value)[1]
-            self.parts += [line_at(self.left, y, self.right, y, GRID), text_at(self.left - 8, y + 4.5, text, anchor="end")]
+            self.parts.append(line_at(self.left, y, self.right, y, GRID))
+            if y_title: # a panel beside another one has the same axis
+                self.parts.append(text_at(self.left - 8, y + 4.5, text, anchor="end"))
         for value, text in self.x.ticks:
             x = self.at(value, 0)[0]
             self.parts += [line_at(x, self.bottom, x, self.bottom + 5, INK), text_at(x, self.bottom + 21, text)]
         self.parts += [line_at(self.left, self.bottom, self.right, self.bottom, INK, 1.2),
                        text_at((self.left + self.right) / 2, self.bottom + 46, x_title, 14)]
         if y_title:
-            self.parts.append(text_at(self.left - 52, (self.top + self.bottom) / 2, y_title, 14, turn=-90))
+            self.parts.append(text_at(self.left - 56, (self.top + self.bottom) / 2, y_title, 14, turn=-90))
         if title:
             self.parts.append(text_at((self.left + self.right) / 2, self.top - 10, title, 14, weight="bold"))
 
@@ -213,7 +215,7 @@ def draw_merge(report, path):
     top = Linear(largest(c for c in curves.values() if c) * 1.05)
     for i, (family, title) in enumerate(families):
         points = report[family]["points"]
-        panel = Panel(70 + i * 368, 337, Powers([p["sequences"] for p in points]), top, "sequences at a time",
+        panel = Panel(70 + i * 365, 340, Powers([p["sequences"] for p in points]), top, "sequences at a time",
                       None if i else "tokens per second", title, top=106)
         for mode, colour, marker, dash in looks:
             panel.curve(curves[family, mode], COLOURS[colour], marker, dash)
@@ -268,7 +270,7 @@ def mix_rows(r):
     n = r["options"]["clients"]
     yield f"{n} clients on the base", f"{r['base']['tokens_per_second']['median']:.1f} tokens/s", ""
     yield f"{n} clients on {r['options']['adapters']} adapters, of the base's rate", number(r["mixed_to_base"]), "≥ 0.90" if n <= 8 else "≥ 0.85"
-    yield f"… of the rate on one adapter", number(r["mixed_to_same"]), "≥ 0.95" if n <= 8 else ""
+    yield "… of the rate on one adapter", number(r["mixed_to_same"]), "≥ 0.95" if n <= 8 else ""
 
 
 def ranks_rows(r):

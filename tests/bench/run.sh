@@ -93,13 +93,13 @@ flags_of() {
     if [ -n "$quick" ]; then
         case "$1" in
         steady) printf '%s\n' --scenario steady --prompt 128 --tokens 16 --repeats 2 ;;
-        mix-8) printf '%s\n' --scenario mix --clients 8 --rank 16 --tokens 16 --repeats 2 ;;
-        mix-32) printf '%s\n' --scenario mix --clients 32 --rank 16 --prompt 8 --tokens 12 --repeats 2 ;;
-        ranks) printf '%s\n' --scenario ranks --clients 4 --points 8,32,128 --tokens 12 --repeats 2 ;;
-        adapters) printf '%s\n' --scenario adapters --points 1,4,16,32 --clients 16 --tokens 8 --repeats 2 ;;
-        merge) printf '%s\n' --scenario merge --points 1,2,4 --tokens 12 --repeats 2 ;;
+        mix-8) printf '%s\n' --scenario mix --clients 8 --rank 16 --prompt 8 --tokens 12 --repeats 2 ;;
+        mix-32) printf '%s\n' --scenario mix --clients 32 --rank 16 --prompt 4 --tokens 10 --repeats 1 ;;
+        ranks) printf '%s\n' --scenario ranks --clients 4 --points 8,32,128 --prompt 8 --tokens 10 --repeats 2 ;;
+        adapters) printf '%s\n' --scenario adapters --points 1,4,16,32 --clients 16 --prompt 4 --tokens 6 --repeats 1 ;;
+        merge) printf '%s\n' --scenario merge --points 1,2,4 --prompt 4 --tokens 10 --repeats 2 ;;
         swap) printf '%s\n' --scenario swap --adapters 5 --merges 1 --tokens 32 --repeats 1 ;;
-        starvation) printf '%s\n' --scenario starvation --flood 60 --requests 8 --period-ms 500 --tokens 16 --repeats 1 ;;
+        starvation) printf '%s\n' --scenario starvation --flood 100 --requests 8 --period-ms 500 --prompt 4 --tokens 16 --repeats 1 ;;
         prefix) printf '%s\n' --scenario prefix --prompt 256 --requests 4 --repeats 2 ;;
         *) wrong_usage ;;
         esac
