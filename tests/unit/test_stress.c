@@ -30,7 +30,8 @@ enum {
     N_BEGINNINGS = 4,
     N_CLIENTS = 12,
     CONTEXT = 128,
-    MAX_PROMPT = 72,
+    MAX_PROMPT = 72, /* a byte of text is a token */
+    MAX_NEW = 40,
     MAX_STOPS = 2
 };
 
@@ -149,6 +150,7 @@ enum fate { RUNS_TO_ITS_END, IS_CANCELLED, IS_ABANDONED, HAS_NO_TIME };
 struct ask {
     struct lorad_request request; /* its pointers lead into this */
     int32_t ids[MAX_PROMPT];
+    char text[MAX_PROMPT];
     struct lorad_adapter_choice choices[2];
     char names[2][16];
     const char *stops[MAX_STOPS];
@@ -157,6 +159,7 @@ struct ask {
     size_t n_tokens_read; /* then it is cancelled or abandoned */
 };
 
+/* Ids as they are, or letters for the tokenizer. */
 static void draw_prompt(struct ask *ask, const struct world *world, uint64_t *state)
 {
     size_t n = 1 + draw_below(state, MAX_PROMPT), n_common = 0;
@@ -168,8 +171,15 @@ static void draw_prompt(struct ask *ask, const struct world *world, uint64_t *st
     }
     for (size_t i = n_common; i < n; i++)
         ask->ids[i] = (int32_t)draw_below(state, 256);
-    ask->request.input_ids = ask->ids;
-    ask->request.n_input_ids = n;
+    if (draw_percent(state, 25)) {
+        for (size_t i = 0; i < n; i++)
+            ask->text[i] = (char)(' ' + ask->ids[i] % ('~' - ' '));
+        ask->request.prompt = ask->text;
+        ask->request.n_prompt_bytes = n;
+    } else {
+        ask->request.input_ids = ask->ids;
+        ask->request.n_input_ids = n;
+    }
 }
 
 static void draw_adapters(struct ask *ask, uint64_t *state)
@@ -214,7 +224,7 @@ static void draw_output(struct ask *ask, uint64_t *state)
 {
     static const char *const STOPS[] = {"e", "a", "0", "Z", "  ", "th"};
     struct lorad_request *request = &ask->request;
-    request->max_tokens = 1 + draw_below(state, CONTEXT - request->n_input_ids - 1 < 40 ? CONTEXT - request->n_input_ids - 1 : 40);
+    request->max_tokens = 1 + draw_below(state, MAX_NEW);
     request->ignore_eos = draw_percent(state, 50);
     request->logprobs = draw_percent(state, 80) ? (int)draw_below(state, 6) : -1;
     request->prompt_logprobs = draw_percent(state, 20) ? (int)draw_below(state, 3) : -1;
@@ -256,7 +266,7 @@ struct answer {
     enum lorad_finish finish;
     enum lorad_mode mode;
     struct lorad_answered_by by[2];
-    size_t n_by;
+    size_t n_by, n_preemptions, n_cached;
     struct buffer numbers, text;
     char problem[700]; /* that is one in any case; "": none */
 };
@@ -296,6 +306,8 @@ static void take_event(struct answer *answer, const struct lorad_event *event, s
     if (event->kind == LORAD_EVENT_END) {
         answer->has_ended = true;
         answer->finish = event->finish;
+        answer->n_preemptions = event->usage.n_preemptions;
+        answer->n_cached = event->usage.cached_tokens;
         if (event->finish == LORAD_FINISH_ERROR)
             snprintf(answer->problem, sizeof answer->problem, "it failed: %s", event->error_message);
     }
@@ -539,16 +551,18 @@ static uint64_t memory_of_three_sequences(const struct world *world)
 
 static void summarise(const struct crowd *crowd)
 {
-    size_t n_complete = 0, n_cut = 0, n_refused = 0, n_merged = 0;
+    size_t n_complete = 0, n_cut = 0, n_refused = 0, n_merged = 0, n_preemptions = 0, n_cached = 0;
     for (size_t i = 0; i < crowd->world->n_requests; i++) {
         const struct answer *answer = &crowd->answers[i];
         n_complete += is_complete(answer);
         n_cut += answer->is_there && !is_complete(answer);
         n_refused += !answer->is_there;
         n_merged += answer->is_there && answer->mode == LORAD_MODE_MERGED;
+        n_preemptions += answer->n_preemptions;
+        n_cached += answer->n_cached;
     }
-    print_message("seed %" PRIu64 ": %zu complete, %zu cut short, %zu refused, %zu merged; %zu swaps\n", crowd->world->seed, n_complete,
-                  n_cut, n_refused, n_merged, crowd->n_swaps);
+    print_message("seed %" PRIu64 ": %zu complete, %zu cut short, %zu refused, %zu merged; %zu swaps; %zu preemptions, %zu prompt tokens "
+                  "cached\n", crowd->world->seed, n_complete, n_cut, n_refused, n_merged, crowd->n_swaps, n_preemptions, n_cached);
     assert_true(n_complete >= crowd->world->n_requests / 2); /* else the test would say little */
     assert_true(n_cut > 0 && n_merged > 0 && crowd->n_swaps > 0);
 }
