@@ -86,8 +86,8 @@ class Churn(unittest.TestCase):
             print(f"answers {counts['answers']}, 404 between {counts['missing']}, resident {start} -> {end}")
             self.assertEqual(metrics["lorad_requests_running"], 0)
             self.assertEqual(metrics["lorad_kv_blocks_used"], 0)
-            if not SANITIZED:
-                self.assertLess(end, start * 1.01)
+            if not SANITIZED:  # the keeper, at its low priority, gives memory back before it sleeps
+                d.wait_for(lambda: d.resident_bytes() < start * 1.01)
 
     @staticmethod
     def answer_of(answer):
