@@ -30,7 +30,7 @@ struct lorad_options {
     enum lorad_weights weights;
     size_t n_threads;         /* 0: the cores that the cgroup and the affinity mask grant */
     size_t context;           /* positions per sequence; 0: the model's, at most 8,192 */
-    size_t max_sequences;     /* that run at a time; 0: 64 */
+    size_t max_sequences;     /* that run at a time; 0: as many as keep the machine busy (measured at start), 16 to 64 */
     size_t max_batch_tokens;  /* tokens per step; 0: 256 */
     size_t max_queue;         /* waiting requests; 0: 1,024 */
     enum lorad_kv_type kv_type;
@@ -157,6 +157,7 @@ struct lorad_stats {
     uint64_t kv_blocks_cached;                           /* held by none, kept for who begins in the same way */
     uint64_t prefix_tokens_sought_total, prefix_tokens_found_total, prefix_evictions_total;
     uint64_t preemptions_total, pauses_total;
+    uint64_t max_sequences; /* that run at a time */
     /* Requests with mode auto and an adapter: no W' was there; on the fly, or merged, was the cheaper one. */
     uint64_t mode_only_on_the_fly_total, mode_on_the_fly_cheaper_total, mode_merged_cheaper_total;
     uint64_t adapters_loaded, adapter_bytes, adapter_bytes_limit;

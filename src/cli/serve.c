@@ -211,7 +211,7 @@ int serve_main(int argc, char **argv)
         {.name = "context", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.context, .minimum = 1, .maximum = 4194304,
          .help = "positions per sequence (the model's, at most 8192)"},
         {.name = "max-sequences", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.max_sequences, .minimum = 1,
-         .maximum = 4096, .help = "requests that run at a time (64)"},
+         .maximum = 4096, .help = "requests that run at a time (as many as keep the machine busy, 16 to 64)"},
         {.name = "max-batch-tokens", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.max_batch_tokens, .minimum = 1,
          .maximum = 65536, .help = "tokens per step (256)"},
         {.name = "max-queue", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.max_queue, .minimum = 1,

@@ -8,6 +8,9 @@ const struct cost_model COST_TYPICAL = {.weights_us = {1000, 1050, 1150, 1500, 2
 /* A pair's matrices are too small to be read at full speed. */
 static const double PAIR_FACTOR = 1.3;
 
+/* A token's cost that is near enough to what it costs in the largest batches. */
+static const double BUSY = 1.25;
+
 double cost_weights_us(const struct cost_model *cost, size_t n_tokens)
 {
     const double *us = cost->weights_us;
@@ -107,6 +110,16 @@ double cost_step_us(const struct cost_model *cost, const struct cost_load *loads
         has_pairs |= view->pairs > 0;
     }
     return us + (has_pairs ? cost->barriers_us : 0);
+}
+
+size_t cost_busy_width(const struct cost_model *cost, size_t least, size_t most)
+{
+    double slope = (cost->weights_us[COST_POINTS - 1] - cost->weights_us[COST_POINTS - 2]) /
+                   (double)(COST_TOKENS[COST_POINTS - 1] - COST_TOKENS[COST_POINTS - 2]);
+    size_t n = least;
+    while (n < most && cost_weights_us(cost, n) > BUSY * slope * (double)n)
+        n++;
+    return n;
 }
 
 size_t cost_room(const struct cost_model *cost, size_t n_tokens, double times, size_t most)

@@ -44,6 +44,10 @@ struct cost_load {
 };
 double cost_step_us(const struct cost_model *cost, const struct cost_load *loads, size_t n_loads);
 
+/* The least number of sequences in [least, most] that keep the machine busy when all decode: with more of them a token costs hardly
+   less, but every stream is slower. */
+size_t cost_busy_width(const struct cost_model *cost, size_t least, size_t most);
+
 /* How many tokens more a step of n_tokens may have and still not take longer than `times` the time. */
 size_t cost_room(const struct cost_model *cost, size_t n_tokens, double times, size_t most);
 

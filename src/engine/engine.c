@@ -14,6 +14,9 @@
 /* Logits of one step: prompt log-probabilities would otherwise ask for (max_batch_tokens, n_vocab) floats. */
 static const size_t LOGITS_BYTES = (size_t)64 << 20;
 
+/* A machine that was disturbed while it was measured must not be left with one place. */
+enum { LEAST_SEQUENCES = 16 };
+
 /* ---- sequences come and go ---- */
 
 static void count_running(struct engine *engine)
@@ -163,6 +166,16 @@ bool engine_is_idle(struct engine *engine)
     return atomic_load(&engine->n_live) == 0;
 }
 
+size_t engine_max_sequences(const struct engine *engine)
+{
+    return engine->max_sequences;
+}
+
+const struct cost_model *engine_cost(const struct engine *engine)
+{
+    return &engine->cost;
+}
+
 void engine_stats_read(struct engine *engine, struct lorad_stats *out)
 {
     stats_read(&engine->stats, out);
@@ -170,6 +183,7 @@ void engine_stats_read(struct engine *engine, struct lorad_stats *out)
     out->kv_blocks = kv_n_blocks(engine->kv);
     out->kv_blocks_used = out->kv_blocks - atomic_load_explicit(&engine->stats.kv_blocks_available, memory_order_relaxed);
     out->kv_block_tokens = KV_BLOCK_TOKENS;
+    out->max_sequences = engine->max_sequences;
 }
 
 /* ---- life ---- */
@@ -178,7 +192,6 @@ static bool check_options(const struct engine_options *options, struct error *er
 {
     const struct { const char *name; size_t value; } sizes[] = {
         {"context", options->context},
-        {"max_sequences", options->max_sequences},
         {"max_batch_tokens", options->max_batch_tokens},
         {"max_queue", options->max_queue},
     };
@@ -192,7 +205,8 @@ static void set_limits(struct engine *engine)
 {
     const struct engine_options *options = &engine->options;
     size_t n_vocab = options->model->config.n_vocab;
-    engine->max_sequences = size_min(options->max_sequences, options->max_batch_tokens);
+    size_t n_sequences = options->max_sequences ? options->max_sequences : cost_busy_width(&engine->cost, LEAST_SEQUENCES, ENGINE_SEQUENCES);
+    engine->max_sequences = size_min(n_sequences, options->max_batch_tokens);
     engine->max_outputs = size_max(engine->max_sequences, LOGITS_BYTES / (n_vocab * sizeof(float)));
     engine->request_limits = (struct request_limits){
         .n_vocab = n_vocab, .context = options->context, .has_text = options->tokenizer != NULL};
@@ -213,7 +227,7 @@ static bool create_parts(struct engine *engine, struct error *err)
         return false;
     stats_set(&engine->stats.kv_blocks_available, prefix_n_available(engine->tools.prefix));
     engine->forward = forward_create(options->model, options->pool, engine->kv, options->context, err);
-    return engine->forward && (!options->calibrate || cost_calibrate(&engine->cost, options->model, options->pool, err));
+    return engine->forward != NULL;
 }
 
 static bool start_thread(struct engine *engine, struct error *err)
@@ -241,17 +255,20 @@ struct engine *engine_create(const struct engine_options *options, struct error 
     }
     engine->options = *options;
     engine->cost = COST_TYPICAL;
-    set_limits(engine);
     stats_init(&engine->stats);
     list_init(&engine->live);
     queue_init(&engine->queue);
-    arena_init(&engine->arena, engine_step_bytes(engine));
     buffer_init(&engine->tools.piece, 0);
     engine->tools.model = options->model;
     engine->tools.tokenizer = options->tokenizer;
     engine->tools.stats = &engine->stats;
+    if (options->calibrate && !cost_calibrate(&engine->cost, options->model, options->pool, err))
+        goto fail;
+    set_limits(engine);
+    arena_init(&engine->arena, engine_step_bytes(engine));
     if (create_parts(engine, err) && start_thread(engine, err))
         return engine;
+fail:
     engine_destroy(engine);
     return NULL;
 }

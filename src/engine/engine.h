@@ -8,11 +8,14 @@
 
 #include <lorad/lorad.h>
 
+#include "engine/cost.h"
 #include "engine/stream.h"
 #include "model/forward.h"
 #include "text/tokenizer.h"
 
 struct engine;
+
+#define ENGINE_SEQUENCES 64
 
 struct engine_options {
     const struct model *model;
@@ -21,7 +24,7 @@ struct engine_options {
     uint64_t kv_memory;       /* bytes */
     enum weight_type kv_type; /* of keys and values in the cache */
     size_t context;           /* positions per sequence at most */
-    size_t max_sequences;     /* running at a time */
+    size_t max_sequences;     /* running at a time; 0: as many as keep the machine busy, 16 to ENGINE_SEQUENCES */
     size_t max_batch_tokens;  /* per step */
     size_t max_queue;         /* waiting */
     bool calibrate;           /* measure how long steps take; else typical proportions are assumed */
@@ -36,6 +39,9 @@ struct stream *engine_submit(struct engine *engine, struct engine_request *reque
 void engine_drain(struct engine *engine);   /* refuses new requests from now on */
 bool engine_is_idle(struct engine *engine); /* nothing waits or runs */
 void engine_destroy(struct engine *engine); /* cancels what runs, joins; NULL is fine */
+
+size_t engine_max_sequences(const struct engine *engine);
+const struct cost_model *engine_cost(const struct engine *engine);
 
 /* Fills the fields of lorad_stats that are the engine's (requests, tokens, steps, kv, histograms). */
 void engine_stats_read(struct engine *engine, struct lorad_stats *out);

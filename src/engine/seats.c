@@ -11,7 +11,7 @@
 #include "base/bytes.h"
 
 /* While tokens are being generated, prompts may make a step this many times longer: running streams keep their pace. */
-static const double PACE = 2;
+static const double PACE = 3;
 enum { LEAST_CHUNK = 16 }; /* but they get so many tokens always */
 
 /* ---- blocks ---- */

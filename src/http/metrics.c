@@ -49,6 +49,7 @@ static void write_requests(struct buffer *out, const struct lorad_stats *stats)
         buffer_printf(out, "lorad_requests_finished_total{reason=\"%s\"} %" PRIu64 "\n",
                       finish_name((enum lorad_finish)i), stats->requests_finished[i]);
     gauge(out, "lorad_requests_running", "Requests being computed.", stats->requests_running);
+    gauge(out, "lorad_max_sequences", "Requests that may be computed at a time.", stats->max_sequences);
     gauge(out, "lorad_requests_waiting", "Requests in the queue.", stats->requests_waiting);
     counter(out, "lorad_prompt_tokens_total", "Prompt tokens computed.", stats->prompt_tokens_total);
     counter(out, "lorad_completion_tokens_total", "Tokens generated.", stats->completion_tokens_total);

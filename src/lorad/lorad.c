@@ -17,7 +17,6 @@
 #include "lorad/lorad_internal.h"
 
 #define DEFAULT_CONTEXT 8192
-#define DEFAULT_SEQUENCES 64
 #define DEFAULT_BATCH_TOKENS 256
 #define DEFAULT_QUEUE 1024
 
@@ -153,10 +152,18 @@ static bool open_registry(struct lorad *lorad, const struct lorad_options *optio
     return lorad->registry && registry_restore(lorad->registry, err);
 }
 
+static void log_calibration(const struct engine *engine)
+{
+    const struct cost_model *cost = engine_cost(engine);
+    log_event(LOG_INFO, "calibrated", "ms_1=%.2f ms_8=%.2f ms_32=%.2f barriers_ms=%.2f max_sequences=%zu",
+              cost_weights_us(cost, 1) / 1000, cost_weights_us(cost, 8) / 1000, cost_weights_us(cost, 32) / 1000,
+              cost->barriers_us / 1000, engine_max_sequences(engine));
+}
+
 static bool open_engine(struct lorad *lorad, const struct lorad_options *options, struct error *err)
 {
     size_t n_threads = options->n_threads ? options->n_threads : cpu_usable_cores();
-    size_t n_sequences = options->max_sequences ? options->max_sequences : DEFAULT_SEQUENCES;
+    size_t n_sequences = options->max_sequences ? options->max_sequences : ENGINE_SEQUENCES;
     enum weight_type kv_type = kv_type_of(options);
     uint64_t kv_memory = options->kv_memory;
     if (kv_memory == 0)
@@ -167,7 +174,7 @@ static bool open_engine(struct lorad *lorad, const struct lorad_options *options
         .kv_memory = kv_memory,
         .kv_type = kv_type,
         .context = lorad->context,
-        .max_sequences = n_sequences,
+        .max_sequences = options->max_sequences,
         .max_batch_tokens = options->max_batch_tokens ? options->max_batch_tokens : DEFAULT_BATCH_TOKENS,
         .max_queue = options->max_queue ? options->max_queue : DEFAULT_QUEUE,
         .calibrate = true,
@@ -178,6 +185,7 @@ static bool open_engine(struct lorad *lorad, const struct lorad_options *options
     if (!lorad->engine)
         return false;
     fill_info(lorad, n_threads, kv_type, kv_memory);
+    log_calibration(lorad->engine);
     return true;
 }
 

@@ -80,6 +80,19 @@ static void room_is_what_keeps_the_pace(void **state)
         }
 }
 
+static void more_sequences_than_keep_the_machine_busy_are_not_wanted(void **state)
+{
+    const struct cost_model steep = {.weights_us = {10, 20, 40, 80, 160, 320}}; /* each token costs the same */
+    const struct cost_model flat = {.weights_us = {10, 10, 10, 10, 10, 10}};    /* more tokens cost nothing */
+    (void)state;
+    assert_int_equal(cost_busy_width(&steep, 1, 64), 1);
+    assert_int_equal(cost_busy_width(&flat, 1, 64), 64);
+    size_t width = cost_busy_width(&COST_TYPICAL, 1, 64);
+    assert_in_range(width, 4, 32);
+    assert_int_equal(cost_busy_width(&COST_TYPICAL, width + 1, 64), width + 1);
+    assert_int_equal(cost_busy_width(&COST_TYPICAL, 1, width - 1), width - 1);
+}
+
 static void a_view_is_measured_by_its_bytes(void **state)
 {
     struct model *model = tiny_model_load((struct tiny_model){.seed = 2}, MODEL_WEIGHTS_NATIVE, runner_kernels());
@@ -123,6 +136,7 @@ int main(void)
         cmocka_unit_test(in_a_mixed_batch_on_the_fly_is_cheaper),
         cmocka_unit_test(what_is_not_merged_is_the_bases_and_passes_with_it),
         cmocka_unit_test(room_is_what_keeps_the_pace),
+        cmocka_unit_test(more_sequences_than_keep_the_machine_busy_are_not_wanted),
         cmocka_unit_test(a_view_is_measured_by_its_bytes),
         cmocka_unit_test(calibration_gives_times_that_do_not_fall),
     };

@@ -609,9 +609,9 @@ static void options_that_make_no_engine_are_refused(void **state)
     (void)state;
     assert_null(engine_create(&options, &err));
     assert_error(&err, ERROR_TOO_LARGE, "kv_memory", "100 tokens");
-    options.max_sequences = 0;
+    options.max_queue = 0;
     assert_null(engine_create(&options, &err));
-    assert_error(&err, ERROR_BAD_INPUT, "max_sequences", "0");
+    assert_error(&err, ERROR_BAD_INPUT, "max_queue", "0");
 }
 
 /* ---- failures ---- */
