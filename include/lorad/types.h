@@ -17,7 +17,8 @@ enum lorad_mode {
     LORAD_MODE_AUTO,       /* the engine chooses */
     LORAD_MODE_ON_THE_FLY, /* W x, then + s B(A x) */
     LORAD_MODE_MERGED,     /* W' x with a cached W' = W + s BA */
-    LORAD_MODE_PARTLY_MERGED /* W' at some sites; only ever reported */
+    LORAD_MODE_PARTLY_MERGED, /* W' at some sites; only ever reported */
+    LORAD_N_MODES
 };
 
 enum lorad_adapter_state {
@@ -85,6 +86,15 @@ struct lorad_load_options {
     enum lorad_mode default_mode;
 };
 
+/* What the requests of an adapter came to, each counted when it ended. They outlive its generations, until it is unloaded. */
+struct lorad_adapter_counters {
+    uint64_t requests[LORAD_N_MODES]; /* by the mode that was used; AUTO stays 0 */
+    uint64_t prompt_tokens, cached_tokens, completion_tokens;
+    uint64_t first_tokens;            /* requests that got a token */
+    double first_token_seconds;       /* what they waited for it, from submission; the sum */
+    uint64_t preemptions;
+};
+
 /* A look at one adapter in the registry; a copy. */
 struct lorad_adapter_info {
     char id[LORAD_ID_SIZE];
@@ -98,7 +108,8 @@ struct lorad_adapter_info {
     double alpha;  /* the config's; patterns may differ per site (see the load report) */
     bool dora, rslora;
     uint64_t resident_bytes, merged_bytes;
-    uint64_t requests_in_flight, requests_total, tokens_total;
+    uint64_t requests_in_flight, requests_total; /* the total: as they were admitted */
+    struct lorad_adapter_counters counters;
     uint64_t n_loads;
     int64_t loaded_unix; /* seconds */
     size_t merged_sites;         /* sites that have W' */

@@ -44,6 +44,19 @@ static json_t *merge_json(const struct lorad_adapter_info *info)
                      info->merge_price_us, "reason", info->merge_reason);
 }
 
+static json_t *counters_json(const struct lorad_adapter_counters *counters)
+{
+    json_t *modes = json_pack("{s:o, s:o, s:o}", "on_the_fly", size_json(counters->requests[LORAD_MODE_ON_THE_FLY]), "merged",
+                              size_json(counters->requests[LORAD_MODE_MERGED]), "partly_merged",
+                              size_json(counters->requests[LORAD_MODE_PARTLY_MERGED]));
+    json_t *first = json_pack("{s:o, s:f}", "requests", size_json(counters->first_tokens), "seconds",
+                              counters->first_token_seconds);
+    return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o}", "requests", modes, "prompt_tokens",
+                     size_json(counters->prompt_tokens), "cached_tokens", size_json(counters->cached_tokens),
+                     "completion_tokens", size_json(counters->completion_tokens), "time_to_first_token", first,
+                     "preemptions", size_json(counters->preemptions));
+}
+
 static json_t *info_json(const struct lorad_adapter_info *info)
 {
     static const char *const states[] = {"loading", "ready", "draining", "failed"};
@@ -64,7 +77,7 @@ static json_t *info_json(const struct lorad_adapter_info *info)
     json_object_set_new(out, "merge", merge_json(info));
     json_object_set_new(out, "requests_in_flight", size_json(info->requests_in_flight));
     json_object_set_new(out, "requests_total", size_json(info->requests_total));
-    json_object_set_new(out, "tokens_total", size_json(info->tokens_total));
+    json_object_set_new(out, "counters", counters_json(&info->counters));
     json_object_set_new(out, "loads_total", size_json(info->n_loads));
     json_object_set_new(out, "loaded", json_integer(info->loaded_unix));
     return out;

@@ -308,15 +308,29 @@ void lease_gain(struct lease *lease, double gain_us)
         registry_post_consider(lease->registry, generation);
 }
 
+static void count_request(struct lorad_adapter_counters *counters, const struct lorad_usage *usage,
+                          enum lorad_mode mode)
+{
+    counters->requests[mode]++;
+    counters->prompt_tokens += usage->prompt_tokens;
+    counters->cached_tokens += usage->cached_tokens;
+    counters->completion_tokens += usage->completion_tokens;
+    counters->preemptions += usage->n_preemptions;
+    if (usage->completion_tokens > 0) {
+        counters->first_tokens++;
+        counters->first_token_seconds += (usage->queue_ms + usage->prefill_ms) / 1e3;
+    }
+}
+
 void lease_count(struct lease *lease, const struct lorad_usage *usage, enum lorad_mode mode)
 {
-    uint64_t n_tokens = usage->completion_tokens;
-    (void)mode;
+    if (lease->n_parts == 0)
+        return;
     registry_lock(lease->registry);
     for (size_t i = 0; i < lease->n_parts; i++) {
         struct slot_generation *generation = lease->generations[i];
         struct slot *slot = generation->is_unloaded ? NULL : map_get(&lease->registry->slots, generation->id);
-        *(slot ? &slot->n_tokens : &generation->n_tokens) += n_tokens;
+        count_request(slot ? &slot->counters : &generation->counters, usage, mode);
     }
     registry_unlock(lease->registry);
 }
@@ -407,7 +421,7 @@ static bool describe_slot_locked(struct lorad_adapter_info *out, const struct sl
     *out = (struct lorad_adapter_info){.default_mode = slot->default_mode,
                                        .n_loads = slot->n_loads,
                                        .requests_total = slot->n_requests,
-                                       .tokens_total = slot->n_tokens};
+                                       .counters = slot->counters};
     memcpy(out->id, slot->id, sizeof out->id);
     memcpy(out->digest, slot->digest, sizeof out->digest);
     out->state = slot->generation ? LORAD_ADAPTER_READY
@@ -429,7 +443,7 @@ static bool describe_draining_locked(const struct registry *registry, struct lor
                                        .default_mode = generation->default_mode,
                                        .n_loads = generation->n_loads,
                                        .requests_total = generation->n_requests,
-                                       .tokens_total = generation->n_tokens};
+                                       .counters = generation->counters};
     memcpy(out->id, generation->id, sizeof out->id);
     out->path = copy_text(generation->path, &failed);
     out->requests_in_flight = count_draining_locked(registry, generation->id);

@@ -41,8 +41,9 @@ struct slot_generation {
     /* Guarded by the registry's lock. */
     struct list link; /* in registry->generations while there are references */
     unsigned n_references;
-    uint64_t n_in_flight, n_requests, n_tokens,
-        n_loads;     /* the two in the middle: taken over from the slot when unloaded */
+    uint64_t n_in_flight;
+    uint64_t n_requests, n_loads;           /* these and the counters: taken over from the slot when unloaded */
+    struct lorad_adapter_counters counters;
     bool is_current; /* its slot's present one */
     bool is_unloaded;
     struct merged *merged;
@@ -70,7 +71,8 @@ struct slot {
     char *path;
     bool is_upload, is_remembered, allow_other_heads;
     enum lorad_mode default_mode;
-    uint64_t n_requests, n_tokens, n_loads;
+    uint64_t n_requests, n_loads;
+    struct lorad_adapter_counters counters;
     uint64_t n_arrived, n_served; /* loads, in order: an unload waits for those before it */
     size_t n_waiters;             /* threads that hold on to the slot while they wait */
     uint64_t n_in_flight;         /* of all generations under the id; counted when it is listed */

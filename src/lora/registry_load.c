@@ -623,7 +623,7 @@ static struct slot_generation *take_out_locked(struct registry *registry, struct
         generation->is_current = false;
         generation->is_unloaded = true;
         generation->n_requests = slot->n_requests;
-        generation->n_tokens = slot->n_tokens;
+        generation->counters = slot->counters;
         generation->n_loads = slot->n_loads;
         generation->default_mode = slot->default_mode;
         generation->path = slot->path;
@@ -635,7 +635,8 @@ static struct slot_generation *take_out_locked(struct registry *registry, struct
     slot->error = slot->path = NULL;
     slot->is_upload = slot->is_remembered = false;
     slot->default_mode = LORAD_MODE_AUTO;
-    slot->n_requests = slot->n_tokens = slot->n_loads = 0;
+    slot->n_requests = slot->n_loads = 0;
+    slot->counters = (struct lorad_adapter_counters){0};
     memset(slot->digest, 0, sizeof slot->digest);
     registry->stats.unloads++;
     slot_settle_locked(registry, slot);

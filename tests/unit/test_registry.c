@@ -184,7 +184,7 @@ static void a_loaded_adapter_answers_under_its_id(void **state)
     lease_count(&lease, &(struct lorad_usage){.completion_tokens = 7}, LORAD_MODE_ON_THE_FLY);
     assert_int_equal(look(&place, "poet").requests_in_flight, 1);
     lease_release(&lease);
-    assert_int_equal(look(&place, "poet").tokens_total, 7);
+    assert_int_equal(look(&place, "poet").counters.completion_tokens, 7);
     assert_int_equal(look(&place, "poet").requests_in_flight, 0);
     assert_int_equal(look(&place, "poet").state, LORAD_ADAPTER_READY);
     report_finish(&report);
