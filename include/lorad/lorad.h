@@ -84,8 +84,11 @@ LORAD_API bool lorad_adapter_load(struct lorad *lorad, const char *id, const str
                                   struct lorad_load_report *report, struct error *err);
 LORAD_API void lorad_load_report_finish(struct lorad_load_report *report);
 
-/* New requests get ERROR_NOT_FOUND; those in flight end normally. `if_match` as above. */
-LORAD_API bool lorad_adapter_unload(struct lorad *lorad, const char *id, const char *if_match, struct error *err);
+/* New requests get ERROR_NOT_FOUND; those in flight end normally or, with `force`, at the engine's next step with
+   LORAD_FINISH_CANCELLED. `force` also ends what an unload before left running; that there is such then is enough for success.
+   `if_match` as above. */
+LORAD_API bool lorad_adapter_unload(struct lorad *lorad, const char *id, const char *if_match, bool force,
+                                    struct error *err);
 
 /* Asks for W' in the background (wait_ms: how long to wait for it), or drops it. */
 LORAD_API bool lorad_adapter_merge(struct lorad *lorad, const char *id, unsigned wait_ms, struct error *err);

@@ -96,7 +96,7 @@ static bool rebuild(struct map *map, size_t n_slots)
     struct map_entry *entries = calloc(n_slots, sizeof *entries);
     if (!entries)
         return false;
-    struct map next = {.entries = entries, .n_slots = n_slots};
+    struct map next = {.entries = entries, .n_slots = n_slots, .n_rebuilds = map->n_rebuilds + 1};
     for (size_t i = 0; i < map->n_slots; i++) {
         struct map_entry *old = &map->entries[i];
         if (!old->value)

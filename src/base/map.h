@@ -13,6 +13,7 @@ struct map_entry;
 struct map {
     struct map_entry *entries; /* open addressing, load factor <= 1/2 */
     size_t n_slots, n_entries, n_used;
+    size_t n_rebuilds; /* how often the entries have moved: positions of map_next from before are void then */
 };
 
 void map_init(struct map *map);
@@ -28,8 +29,8 @@ bool map_set_bytes(struct map *map, const char *key, size_t n_key, void *value);
 /* Takes the entry out and returns its value, NULL if there was none. */
 void *map_remove(struct map *map, const char *key);
 
-/* Walks in no particular order: start with *position = 0; false at the end. The map must not be
-   changed in between. `key_out` may be NULL. */
+/* Walks in no particular order: start with *position = 0; false at the end. What is set or removed in between may be met or not;
+   when n_rebuilds has changed, begin again. `key_out` may be NULL. */
 bool map_next(const struct map *map, size_t *position, const char **key_out, void **value_out);
 
 #endif

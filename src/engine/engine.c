@@ -1,5 +1,5 @@
 /*
- * engine.c - the thread's turn: take what came in, end what was cancelled or is late, run a step (step.c, seats.c).
+ * engine.c - the thread's turn: take what came in, end what was cancelled, lost its weights or is late, run a step (step.c, seats.c).
  *
  * Sequences are the thread's own; nothing but the inbox, the streams and the statistics is shared, and no lock is held while a
  * step runs.
@@ -80,12 +80,17 @@ static void end_all(struct engine *engine)
         engine_end_sequence(engine, sequence_at(engine->live.next), LORAD_FINISH_CANCELLED, NULL);
 }
 
+static bool is_revoked(const struct engine_request *request)
+{
+    return request->is_revoked && request->is_revoked(request);
+}
+
 static void end_unwanted(struct engine *engine, uint64_t now_us)
 {
     for (struct list *link = engine->live.next, *next; link != &engine->live; link = next) {
         struct sequence *sequence = sequence_at(link);
         next = link->next;
-        if (stream_is_cancelled(sequence->stream))
+        if (stream_is_cancelled(sequence->stream) || is_revoked(sequence->request))
             engine_end_sequence(engine, sequence, LORAD_FINISH_CANCELLED, NULL);
         else if (sequence->request->deadline_us && now_us >= sequence->request->deadline_us)
             engine_end_sequence(engine, sequence, LORAD_FINISH_TIMEOUT, NULL);

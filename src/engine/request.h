@@ -21,6 +21,8 @@ struct engine_request {
     int priority;               /* within the share: higher ones first */
     /* What the step would have gained with the adapter merged, or has; NULL: not of interest. Engine thread, once a step and adapter; quick. */
     void (*gain)(const struct engine_request *request, double gain_us);
+    /* Whether its weights are to be given back at once: then it ends as if cancelled. NULL: never. Engine thread, before each step; quick. */
+    bool (*is_revoked)(const struct engine_request *request);
     struct lorad_sampling sampling; /* arrays in the arena; has_seed set */
     size_t max_tokens, min_tokens;  /* max_tokens 0 is allowed: only the prompt is computed; SIZE_MAX: as many as fit */
     bool ignore_eos, include_stop, keep_special;

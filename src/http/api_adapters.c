@@ -220,8 +220,9 @@ enum MHD_Result handle_adapter_delete(struct http_request *request)
 {
     struct error err = {0};
     const char *if_match = NULL;
-    if (!request_if_match(request, &if_match, &err) ||
-        !lorad_adapter_unload(request->lorad, request->id, if_match, &err))
+    bool force = false;
+    if (!request_if_match(request, &if_match, &err) || !request_query_bool(request, "force", &force, &err) ||
+        !lorad_adapter_unload(request->lorad, request->id, if_match, force, &err))
         return reply_error(request, &err);
     return reply_json(request, MHD_HTTP_OK, json_pack("{s:s, s:b}", "id", request->id, "unloaded", true));
 }

@@ -53,7 +53,7 @@ enum MHD_Result handle_unload_lora(struct http_request *request)
     const char *name = NULL;
     enum MHD_Result result;
     json_t *body = request_body(request, false, &err);
-    if (body && require_text(body, "lora_name", &name, &err) && lorad_adapter_unload(request->lorad, name, NULL, &err))
+    if (body && require_text(body, "lora_name", &name, &err) && lorad_adapter_unload(request->lorad, name, NULL, false, &err))
         result = reply_success(request, name, "removed");
     else
         result = reply_as_vllm(request, &err);

@@ -100,7 +100,7 @@ static bool keep_prompt(struct choice *choice, const struct lorad_event *event)
     return true;
 }
 
-static void keep_end(struct choice *choice, const struct lorad_event *event)
+static void keep_end(struct lorad *lorad, struct choice *choice, const struct lorad_event *event)
 {
     choice->ended = true;
     choice->finish = event->finish;
@@ -110,10 +110,12 @@ static void keep_end(struct choice *choice, const struct lorad_event *event)
     if (event->finish == LORAD_FINISH_ERROR)
         error_set(&choice->error, ERROR_INTERNAL, NULL, "%s", event->error_message ? event->error_message : "");
     else if (event->finish == LORAD_FINISH_CANCELLED)
-        error_set(&choice->error, ERROR_UNAVAILABLE, NULL, "the daemon is shutting down");
+        error_set(&choice->error, ERROR_UNAVAILABLE, NULL, "%s",
+                  lorad_is_draining(lorad) ? "the daemon is shutting down"
+                                           : "the adapter was unloaded by force while this ran");
 }
 
-static void record(const struct lorad *lorad, struct choice *choice, const struct lorad_event *event)
+static void record(struct lorad *lorad, struct choice *choice, const struct lorad_event *event)
 {
     bool ok = true;
     if (event->kind == LORAD_EVENT_PROMPT)
@@ -123,7 +125,7 @@ static void record(const struct lorad *lorad, struct choice *choice, const struc
     if (event->kind != LORAD_EVENT_PROMPT)
         ok = buffer_append(&choice->text, event->text, event->n_text_bytes) && ok;
     if (event->kind == LORAD_EVENT_END) {
-        keep_end(choice, event);
+        keep_end(lorad, choice, event);
     } else if (!ok) {
         lorad_stream_cancel(choice->stream);
         choice->ended = true;

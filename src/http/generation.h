@@ -54,7 +54,7 @@ enum generation_wait generation_next(struct generation *generation, int timeout_
 /* Runs to the end; false: the client left. */
 bool generation_collect(struct generation *generation);
 
-/* The first choice that ended with an error or was cancelled by a shut-down, as an error to answer with; NULL: none. */
+/* The first choice that ended with an error or was cancelled (a shut-down, an adapter unloaded by force), as an error to answer with; NULL: none. */
 const struct error *generation_error(const struct generation *generation);
 
 /* -- Pieces of answers ------------------------------------------------------------------------ */

@@ -126,6 +126,13 @@ struct slot_generation *registry_find_locked(struct registry *registry, const ch
     return NULL;
 }
 
+void slot_set_generation_locked(struct registry *registry, struct slot *slot, struct slot_generation *generation)
+{
+    registry->stats.adapters += generation != NULL;
+    registry->stats.adapters -= slot->generation != NULL;
+    slot->generation = generation;
+}
+
 void slot_settle_locked(struct registry *registry, struct slot *slot)
 {
     if (slot->generation || slot->error || slot->n_waiters > 0 || slot->n_served < slot->n_arrived)
@@ -142,6 +149,64 @@ bool registry_check_match(const char *if_match, const char *digest_or_null, stru
         return true;
     return error_set(err, ERROR_CONFLICT, "if_match", "another generation is there (%s)",
                      digest_or_null ? digest_or_null : "none");
+}
+
+/* -- Who is in flight ---------------------------------------------------------------------- */
+
+/* FNV-1a: ids that collide share a list, and no more. */
+static struct list *busy_of(struct registry *registry, const char *id)
+{
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (const char *c = id; *c; c++)
+        hash = (hash ^ (unsigned char)*c) * 0x100000001b3u;
+    return &registry->busy[(hash ^ hash >> 32) % N_BUSY];
+}
+
+static struct slot_generation *busy_at(struct list *link)
+{
+    return LIST_ENTRY(link, struct slot_generation, busy);
+}
+
+/* One more request holds it. */
+static void begin_use_locked(struct slot_generation *generation)
+{
+    generation->n_references++;
+    if (generation->n_in_flight++ == 0)
+        list_append(busy_of(generation->registry, generation->id), &generation->busy);
+}
+
+/* As generation_drop_locked. */
+static bool end_use_locked(struct slot_generation *generation)
+{
+    assert(generation->n_in_flight > 0);
+    if (--generation->n_in_flight == 0)
+        list_remove(&generation->busy);
+    return generation_drop_locked(generation);
+}
+
+/* Under the id, whichever generation they hold. */
+static uint64_t count_in_flight_locked(struct registry *registry, const char *id)
+{
+    uint64_t n = 0;
+    struct list *busy = busy_of(registry, id);
+    LIST_FOR_EACH (link, busy)
+        n += strcmp(busy_at(link)->id, id) == 0 ? busy_at(link)->n_in_flight : 0;
+    return n;
+}
+
+uint64_t registry_revoke_locked(struct registry *registry, const char *id, const char *digest_or_null)
+{
+    uint64_t n = 0;
+    struct list *busy = busy_of(registry, id);
+    LIST_FOR_EACH (link, busy) {
+        struct slot_generation *generation = busy_at(link);
+        if (strcmp(generation->id, id) != 0 ||
+            (digest_or_null && strcmp(generation->adapter->digest, digest_or_null) != 0))
+            continue;
+        atomic_store(&generation->is_revoked, true);
+        n += generation->n_in_flight;
+    }
+    return n;
 }
 
 /* -- Leases -------------------------------------------------------------------------------- */
@@ -187,8 +252,7 @@ static bool pin_locked(struct lease *lease, const struct lorad_adapter_choice *c
         struct slot_generation *generation = lease->generations[i];
         struct slot *slot = map_get(&registry->slots, choices[i].id);
         struct lorad_answered_by *part = &lease->parts[i];
-        generation->n_references++;
-        generation->n_in_flight++;
+        begin_use_locked(generation);
         generation->last_used = ++registry->tick;
         slot->n_requests++;
         memcpy(part->id, generation->id, sizeof part->id);
@@ -281,8 +345,7 @@ bool registry_share(const struct lease *from, struct lease *out, struct error *e
     for (size_t i = 0; i < from->n_parts; i++) {
         struct slot_generation *generation = from->generations[i];
         struct slot *slot = generation->is_unloaded ? NULL : map_get(&registry->slots, generation->id);
-        generation->n_references++;
-        generation->n_in_flight++;
+        begin_use_locked(generation);
         if (slot)
             slot->n_requests++;
         lease.generations[i] = generation;
@@ -335,6 +398,14 @@ void lease_count(struct lease *lease, const struct lorad_usage *usage, enum lora
     registry_unlock(lease->registry);
 }
 
+bool lease_is_revoked(const struct lease *lease)
+{
+    for (size_t i = 0; i < lease->n_parts; i++)
+        if (atomic_load_explicit(&lease->generations[i]->is_revoked, memory_order_relaxed))
+            return true;
+    return false;
+}
+
 void lease_release(struct lease *lease)
 {
     struct registry *registry = lease->registry;
@@ -342,12 +413,9 @@ void lease_release(struct lease *lease)
     view_unref(lease->merged_view);
     if (lease->n_parts > 0) {
         registry_lock(registry);
-        for (size_t i = 0; i < lease->n_parts; i++) {
-            assert(lease->generations[i]->n_in_flight > 0);
-            lease->generations[i]->n_in_flight--;
-            if (!generation_drop_locked(lease->generations[i]))
+        for (size_t i = 0; i < lease->n_parts; i++)
+            if (!end_use_locked(lease->generations[i]))
                 lease->generations[i] = NULL;
-        }
         registry_unlock(registry);
     }
     for (size_t i = 0; i < lease->n_parts; i++)
@@ -387,35 +455,7 @@ static void describe_generation(struct lorad_adapter_info *out, const struct slo
     memcpy(out->merge_reason, generation->merge_reason, sizeof out->merge_reason);
 }
 
-/* Of an id that was unloaded. */
-static uint64_t count_draining_locked(const struct registry *registry, const char *id)
-{
-    uint64_t n = 0;
-    LIST_FOR_EACH (link, &registry->generations) {
-        const struct slot_generation *generation = LIST_ENTRY(link, struct slot_generation, link);
-        if (generation->n_in_flight > 0 && strcmp(generation->id, id) == 0)
-            n += generation->n_in_flight;
-    }
-    return n;
-}
-
-/* Into the slots: requests wait for the lock, so one pass has to do for all. */
-static void count_in_flight_locked(struct registry *registry)
-{
-    size_t position = 0;
-    void *value;
-    while (map_next(&registry->slots, &position, NULL, &value))
-        ((struct slot *)value)->n_in_flight = 0;
-    LIST_FOR_EACH (link, &registry->generations) {
-        const struct slot_generation *generation = LIST_ENTRY(link, struct slot_generation, link);
-        struct slot *slot =
-            generation->n_in_flight > 0 ? map_get(&registry->slots, generation->id) : NULL;
-        if (slot)
-            slot->n_in_flight += generation->n_in_flight;
-    }
-}
-
-static bool describe_slot_locked(struct lorad_adapter_info *out, const struct slot *slot)
+static bool describe_slot_locked(struct registry *registry, struct lorad_adapter_info *out, const struct slot *slot)
 {
     bool failed = false;
     *out = (struct lorad_adapter_info){.default_mode = slot->default_mode,
@@ -429,13 +469,13 @@ static bool describe_slot_locked(struct lorad_adapter_info *out, const struct sl
                                   : LORAD_ADAPTER_LOADING;
     out->path = copy_text(slot->path, &failed);
     out->error = copy_text(slot->generation ? NULL : slot->error, &failed);
-    out->requests_in_flight = slot->n_in_flight;
+    out->requests_in_flight = count_in_flight_locked(registry, slot->id);
     if (slot->generation)
         describe_generation(out, slot->generation);
     return !failed;
 }
 
-static bool describe_draining_locked(const struct registry *registry, struct lorad_adapter_info *out,
+static bool describe_draining_locked(struct registry *registry, struct lorad_adapter_info *out,
                                      const struct slot_generation *generation)
 {
     bool failed = false;
@@ -446,50 +486,143 @@ static bool describe_draining_locked(const struct registry *registry, struct lor
                                        .counters = generation->counters};
     memcpy(out->id, generation->id, sizeof out->id);
     out->path = copy_text(generation->path, &failed);
-    out->requests_in_flight = count_draining_locked(registry, generation->id);
+    out->requests_in_flight = count_in_flight_locked(registry, generation->id);
     describe_generation(out, generation);
     return !failed;
 }
 
-/* The last one that was unloaded under its id, which nobody has taken since. */
-static bool is_shown_draining_locked(const struct registry *registry,
-                                     const struct slot_generation *generation)
+/* Of an id that is gone, the generation that was unloaded last and still runs; NULL: there is none. */
+static struct slot_generation *find_draining_locked(struct registry *registry, const char *id)
 {
-    if (!generation->is_unloaded || generation->n_in_flight == 0 || map_get(&registry->slots, generation->id))
-        return false;
-    for (struct list *link = generation->link.next; link != &registry->generations; link = link->next) {
-        const struct slot_generation *later = LIST_ENTRY(link, struct slot_generation, link);
-        if (later->is_unloaded && later->n_in_flight > 0 && strcmp(later->id, generation->id) == 0)
-            return false;
+    struct slot_generation *last = NULL;
+    struct list *busy = busy_of(registry, id);
+    LIST_FOR_EACH (link, busy) {
+        struct slot_generation *generation = busy_at(link);
+        if (generation->is_unloaded && strcmp(generation->id, id) == 0 &&
+            (!last || generation->unloaded > last->unloaded))
+            last = generation;
     }
+    return last && !map_get(&registry->slots, id) ? last : NULL;
+}
+
+static void drop_texts(struct lorad_adapter_list *list)
+{
+    for (size_t i = 0; i < list->n_adapters; i++) {
+        free(list->adapters[i].path);
+        free(list->adapters[i].error);
+    }
+    list->n_adapters = 0;
+}
+
+static bool look_at_one(struct registry *registry, const char *id, struct lorad_adapter_list *list,
+                        struct error *err)
+{
+    list->adapters = calloc(1, sizeof *list->adapters);
+    if (!list->adapters)
+        return error_no_memory(err);
+    registry_lock(registry);
+    const struct slot *slot = map_get(&registry->slots, id);
+    const struct slot_generation *draining = slot ? NULL : find_draining_locked(registry, id);
+    list->n_adapters = slot || draining;
+    bool ok = slot       ? describe_slot_locked(registry, list->adapters, slot)
+              : draining ? describe_draining_locked(registry, list->adapters, draining)
+                         : true;
+    registry_unlock(registry);
+    if (!ok)
+        return error_no_memory(err);
+    return list->n_adapters > 0 ||
+           error_set(err, ERROR_NOT_FOUND, "adapter", "there is no adapter '%s'", id);
+}
+
+/* Requests wait for the lock: the table is copied so many at a time, and what changes meanwhile is seen or not. */
+enum { PORTION = 64 };
+
+struct listing {
+    struct lorad_adapter_list list;
+    size_t capacity;
+    size_t position, n_rebuilds; /* in the table, and of the table when the walk began */
+};
+
+static bool make_room(struct listing *listing, size_t n)
+{
+    size_t n_needed = listing->list.n_adapters + n;
+    if (n_needed <= listing->capacity)
+        return true;
+    size_t capacity = listing->capacity * 2 > n_needed ? listing->capacity * 2 : n_needed;
+    struct lorad_adapter_info *adapters = reallocarray(listing->list.adapters, capacity, sizeof *adapters);
+    if (!adapters)
+        return false;
+    listing->list.adapters = adapters;
+    listing->capacity = capacity;
     return true;
 }
 
-static bool fill_list_locked(struct registry *registry, const char *id, struct lorad_adapter_list *out)
+static bool copy_portion_locked(struct registry *registry, struct listing *listing, bool *has_more)
 {
-    size_t position = 0;
+    struct lorad_adapter_list *list = &listing->list;
     void *value;
     bool ok = true;
-    count_in_flight_locked(registry);
-    while (ok && map_next(&registry->slots, &position, NULL, &value)) {
-        const struct slot *slot = value;
-        if (!id || strcmp(id, slot->id) == 0)
-            ok = describe_slot_locked(&out->adapters[out->n_adapters++], slot);
-    }
-    LIST_FOR_EACH (link, &registry->generations) {
-        const struct slot_generation *generation = LIST_ENTRY(link, struct slot_generation, link);
-        if (ok && is_shown_draining_locked(registry, generation) && (!id || strcmp(id, generation->id) == 0))
-            ok = describe_draining_locked(registry, &out->adapters[out->n_adapters++], generation);
+    for (size_t i = 0; ok && *has_more && i < PORTION; i++) {
+        *has_more = map_next(&registry->slots, &listing->position, NULL, &value);
+        if (*has_more)
+            ok = describe_slot_locked(registry, &list->adapters[list->n_adapters++], value);
     }
     return ok;
 }
 
-static size_t count_listed_locked(const struct registry *registry)
+static bool list_slots(struct registry *registry, struct listing *listing)
 {
-    size_t n = registry->slots.n_entries;
-    LIST_FOR_EACH (link, &registry->generations)
-        n++;
+    bool ok = true, has_more = true;
+    while (ok && has_more && make_room(listing, PORTION)) {
+        registry_lock(registry);
+        bool has_moved = registry->slots.n_rebuilds != listing->n_rebuilds;
+        listing->n_rebuilds = registry->slots.n_rebuilds;
+        if (!has_moved)
+            ok = copy_portion_locked(registry, listing, &has_more);
+        registry_unlock(registry);
+        if (has_moved) {
+            drop_texts(&listing->list);
+            listing->position = 0;
+        }
+    }
+    return ok && !has_more;
+}
+
+static size_t count_unloaded_locked(struct registry *registry)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < N_BUSY; i++)
+        LIST_FOR_EACH (link, &registry->busy[i])
+            n += busy_at(link)->is_unloaded;
     return n;
+}
+
+static bool copy_draining_locked(struct registry *registry, struct lorad_adapter_list *list)
+{
+    bool ok = true;
+    for (size_t i = 0; i < N_BUSY; i++)
+        LIST_FOR_EACH (link, &registry->busy[i]) {
+            const struct slot_generation *generation = busy_at(link);
+            if (ok && generation->is_unloaded && find_draining_locked(registry, generation->id) == generation)
+                ok = describe_draining_locked(registry, &list->adapters[list->n_adapters++], generation);
+        }
+    return ok;
+}
+
+/* There are no more of them than requests. */
+static bool list_draining(struct registry *registry, struct listing *listing)
+{
+    bool ok = true, fits = false;
+    while (ok && !fits) {
+        registry_lock(registry);
+        size_t n = count_unloaded_locked(registry);
+        fits = listing->list.n_adapters + n <= listing->capacity;
+        if (fits)
+            ok = copy_draining_locked(registry, &listing->list);
+        registry_unlock(registry);
+        ok = ok && (fits || make_room(listing, n));
+    }
+    return ok;
 }
 
 static int compare_ids(const void *a, const void *b)
@@ -497,48 +630,51 @@ static int compare_ids(const void *a, const void *b)
     return strcmp(((const struct lorad_adapter_info *)a)->id, ((const struct lorad_adapter_info *)b)->id);
 }
 
-static void finish_list(struct lorad_adapter_list *list)
+/* By id; who was met twice, because it was unloaded or came back meanwhile, stays once. */
+static void sort_list(struct lorad_adapter_list *list)
 {
+    size_t n = 0;
+    qsort(list->adapters, list->n_adapters, sizeof *list->adapters, compare_ids);
     for (size_t i = 0; i < list->n_adapters; i++) {
-        free(list->adapters[i].path);
-        free(list->adapters[i].error);
+        struct lorad_adapter_info *info = &list->adapters[i];
+        if (n == 0 || compare_ids(&list->adapters[n - 1], info) != 0) {
+            list->adapters[n++] = *info;
+            continue;
+        }
+        free(info->path);
+        free(info->error);
     }
-    free(list->adapters);
+    list->n_adapters = n;
+}
+
+static bool list_all(struct registry *registry, struct lorad_adapter_list *list, struct error *err)
+{
+    struct listing listing = {0};
+    bool ok = list_slots(registry, &listing) && list_draining(registry, &listing);
+    *list = listing.list;
+    if (!ok)
+        return error_no_memory(err);
+    sort_list(list);
+    return true;
 }
 
 bool registry_list(struct registry *registry, const char *id_or_null, struct lorad_adapter_list *out,
                    struct error *err)
 {
     struct lorad_adapter_list list = {0};
-    registry_lock(registry);
-    list.adapters = calloc(count_listed_locked(registry) + 1, sizeof *list.adapters);
-    bool ok = list.adapters && fill_list_locked(registry, id_or_null, &list);
-    registry_unlock(registry);
-    if (!ok)
-        error_no_memory(err);
-    else if (id_or_null && list.n_adapters == 0)
-        ok = error_set(err, ERROR_NOT_FOUND, "adapter", "there is no adapter '%s'", id_or_null);
-    if (!ok) {
-        finish_list(&list);
-        return false;
+    if (id_or_null ? look_at_one(registry, id_or_null, &list, err) : list_all(registry, &list, err)) {
+        *out = list;
+        return true;
     }
-    qsort(list.adapters, list.n_adapters, sizeof *list.adapters, compare_ids);
-    *out = list;
-    return true;
+    drop_texts(&list);
+    free(list.adapters);
+    return false;
 }
 
 void registry_stats_read(struct registry *registry, struct registry_stats *out)
 {
-    size_t position = 0;
-    void *value;
     registry_lock(registry);
     *out = registry->stats;
-    out->adapters = out->merged = 0;
-    while (map_next(&registry->slots, &position, NULL, &value)) {
-        const struct slot *slot = value;
-        out->adapters += slot->generation != NULL;
-        out->merged += slot->generation && slot->generation->merged;
-    }
     registry_unlock(registry);
 }
 
@@ -602,6 +738,8 @@ struct registry *registry_create(const struct registry_options *options, struct 
     registry->stats.merged_bytes_limit = options->merged_memory;
     list_init(&registry->parked);
     list_init(&registry->generations);
+    for (size_t i = 0; i < N_BUSY; i++)
+        list_init(&registry->busy[i]);
     map_init(&registry->slots);
     registry->adapters_dir = copy_text(options->adapters_dir, &failed);
     registry->state_dir = copy_text(options->state_dir, &failed);

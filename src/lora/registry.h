@@ -35,7 +35,10 @@ void registry_destroy(struct registry *registry); /* all leases are released; jo
 
 bool registry_load(struct registry *registry, const char *id, const struct lorad_load_options *options,
                    struct lorad_load_report *report, struct error *err) MUST_USE;
-bool registry_unload(struct registry *registry, const char *id, const char *if_match, struct error *err) MUST_USE;
+/* New requests get ERROR_NOT_FOUND. `force`: leases of the id are revoked, those of generations that were unloaded before too; if
+   there are such, it is no error that the id itself is gone. */
+bool registry_unload(struct registry *registry, const char *id, const char *if_match, bool force,
+                     struct error *err) MUST_USE;
 bool registry_merge(struct registry *registry, const char *id, unsigned wait_ms, struct error *err) MUST_USE;
 bool registry_unmerge(struct registry *registry, const char *id, struct error *err) MUST_USE;
 bool registry_list(struct registry *registry, const char *id_or_null, struct lorad_adapter_list *out,
@@ -71,6 +74,8 @@ void lease_count(struct lease *lease, const struct lorad_usage *usage, enum lora
    each adapter; takes no lock. Only for leases of one adapter as it is. When what was lost has reached the price of the merge, the keeper
    decides whether to make it. */
 void lease_gain(struct lease *lease, double gain_us);
+/* Whether an adapter of it was unloaded by force. Any thread; takes no lock. */
+bool lease_is_revoked(const struct lease *lease);
 void lease_release(struct lease *lease); /* exactly once; any thread; quick */
 
 struct registry_stats {

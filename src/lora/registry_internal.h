@@ -27,6 +27,8 @@ struct merge_work {
     double value_per_byte;  /* an automatic one's, when it was decided; keeper only */
 };
 
+enum { N_BUSY = 256 };
+
 struct slot_generation {
     struct keeper_job grave; /* posted when the last reference goes */
     struct registry *registry;
@@ -38,14 +40,17 @@ struct slot_generation {
     struct merge_meter meter; /* the engine's thread writes, any reads */
     atomic_bool is_due;       /* the meter says so; taken back by the keeper when it looks */
     atomic_bool is_merged;    /* there is a full W' */
+    atomic_bool is_revoked;   /* unloaded by force: who still holds it is to let go */
     /* Guarded by the registry's lock. */
     struct list link; /* in registry->generations while there are references */
     unsigned n_references;
     uint64_t n_in_flight;
+    struct list busy; /* in registry->busy while that is not 0 */
     uint64_t n_requests, n_loads;           /* these and the counters: taken over from the slot when unloaded */
     struct lorad_adapter_counters counters;
     bool is_current; /* its slot's present one */
     bool is_unloaded;
+    uint64_t unloaded; /* when: the registry's tick */
     struct merged *merged;
     struct view *merged_view;
     enum lorad_merged_state merged_state;
@@ -75,7 +80,6 @@ struct slot {
     struct lorad_adapter_counters counters;
     uint64_t n_arrived, n_served; /* loads, in order: an unload waits for those before it */
     size_t n_waiters;             /* threads that hold on to the slot while they wait */
-    uint64_t n_in_flight;         /* of all generations under the id; counted when it is listed */
 };
 
 struct registry {
@@ -98,6 +102,7 @@ struct registry {
     struct keeper_job retry;
     struct map slots;
     struct list generations;
+    struct list busy[N_BUSY]; /* generations that requests hold, by the hash of their ids: to find those of one id */
     uint64_t tick;
     struct registry_stats stats;
 };
@@ -117,6 +122,10 @@ void generation_unref(struct slot_generation *generation);
 
 /* The slot's generation, or the error: not found, loading, failed. */
 struct slot_generation *registry_find_locked(struct registry *registry, const char *id, struct error *err);
+/* What answers under the slot's id from now on; NULL: nothing. The reference in it is the caller's to move. */
+void slot_set_generation_locked(struct registry *registry, struct slot *slot, struct slot_generation *generation);
+/* All leases of the id, whichever generation they hold; with a digest, only of that one. How many. */
+uint64_t registry_revoke_locked(struct registry *registry, const char *id, const char *digest_or_null);
 /* Takes the slot out of the table when nothing is in it and nobody waits for it. */
 void slot_settle_locked(struct registry *registry, struct slot *slot);
 

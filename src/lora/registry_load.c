@@ -332,7 +332,7 @@ static bool publish(struct loading *loading, struct error *err)
     registry->stats.loads++;
     if (loading->generation) {
         old = slot->generation;
-        slot->generation = loading->generation;
+        slot_set_generation_locked(registry, slot, loading->generation);
         memcpy(slot->digest, loading->generation->adapter->digest, sizeof slot->digest);
         list_append(&registry->generations, &loading->generation->link);
     }
@@ -622,6 +622,7 @@ static struct slot_generation *take_out_locked(struct registry *registry, struct
     if (generation) {
         generation->is_current = false;
         generation->is_unloaded = true;
+        generation->unloaded = ++registry->tick;
         generation->n_requests = slot->n_requests;
         generation->counters = slot->counters;
         generation->n_loads = slot->n_loads;
@@ -631,7 +632,7 @@ static struct slot_generation *take_out_locked(struct registry *registry, struct
     }
     free(slot->error);
     free(slot->path);
-    slot->generation = NULL;
+    slot_set_generation_locked(registry, slot, NULL);
     slot->error = slot->path = NULL;
     slot->is_upload = slot->is_remembered = false;
     slot->default_mode = LORAD_MODE_AUTO;
@@ -643,7 +644,14 @@ static struct slot_generation *take_out_locked(struct registry *registry, struct
     return generation;
 }
 
-bool registry_unload(struct registry *registry, const char *id, const char *if_match, struct error *err)
+/* Nothing is there to be unloaded; but what was before may still be running. */
+static bool revoke_past_locked(struct registry *registry, const char *id, const char *if_match)
+{
+    return registry_revoke_locked(registry, id, if_match && strcmp(if_match, "*") != 0 ? if_match : NULL) > 0;
+}
+
+bool registry_unload(struct registry *registry, const char *id, const char *if_match, bool force,
+                     struct error *err)
 {
     struct slot_generation *generation = NULL;
     struct view *view = NULL;
@@ -651,18 +659,26 @@ bool registry_unload(struct registry *registry, const char *id, const char *if_m
     char *upload = NULL;
     registry_lock(registry);
     struct slot *slot = await_turn_locked(registry, id);
-    bool ok = check_unload_locked(registry, slot, id, if_match, err);
+    struct error problem = {0};
+    bool ok = check_unload_locked(registry, slot, id, if_match, &problem), is_past = false;
     if (ok) {
+        if (force)
+            registry_revoke_locked(registry, id, NULL);
         generation = take_out_locked(registry, slot, &upload);
         if (generation)
             generation_drop_merge_locked(generation, &view, &merged);
         pthread_cond_broadcast(&registry->changed);
-    } else if (slot) {
-        slot_settle_locked(registry, slot);
+    } else {
+        is_past = force && problem.code == ERROR_NOT_FOUND && revoke_past_locked(registry, id, if_match);
+        if (slot)
+            slot_settle_locked(registry, slot);
     }
     registry_unlock(registry);
-    if (!ok)
-        return false;
+    if (!ok) {
+        if (!is_past && err)
+            *err = problem;
+        return is_past;
+    }
     view_unref(view);
     merged_unref(merged);
     generation_unref(generation);

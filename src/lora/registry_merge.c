@@ -106,6 +106,7 @@ static void take_merged_locked(struct slot_generation *generation, struct view *
 {
     *view_out = generation->merged_view;
     *merged_out = generation->merged;
+    generation->registry->stats.merged -= generation->merged != NULL;
     generation->merged_view = NULL;
     generation->merged = NULL;
     atomic_store(&generation->is_merged, false);
@@ -382,6 +383,7 @@ static bool publish(struct slot_generation *generation, struct view **view, stru
     if (is_wanted) {
         take_merged_locked(generation, view, merged);
         generation->merged = new_merged;
+        registry->stats.merged++;
         generation->merged_view = new_view;
         generation->merged_state = settled_state(generation);
         generation->last_used = ++registry->tick;

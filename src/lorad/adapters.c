@@ -35,9 +35,9 @@ void lorad_load_report_finish(struct lorad_load_report *report)
     memset(report, 0, sizeof *report);
 }
 
-bool lorad_adapter_unload(struct lorad *lorad, const char *id, const char *if_match, struct error *err)
+bool lorad_adapter_unload(struct lorad *lorad, const char *id, const char *if_match, bool force, struct error *err)
 {
-    return check_serving(lorad, err) && registry_unload(lorad->registry, id, if_match, err);
+    return check_serving(lorad, err) && registry_unload(lorad->registry, id, if_match, force, err);
 }
 
 bool lorad_adapter_merge(struct lorad *lorad, const char *id, unsigned wait_ms, struct error *err)

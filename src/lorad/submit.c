@@ -152,6 +152,12 @@ static void report_gain(const struct engine_request *request, double gain_us)
     lease_gain(&submission->lease, gain_us);
 }
 
+static bool is_revoked(const struct engine_request *request)
+{
+    const struct submission *submission = request->owner;
+    return lease_is_revoked(&submission->lease);
+}
+
 static void *copy_array(struct arena *arena, const void *from, size_t n, size_t size)
 {
     void *copy = arena_allocate_array(arena, n, size);
@@ -286,6 +292,7 @@ struct lorad_stream *lorad_submit(struct lorad *lorad, const struct lorad_reques
     to->priority = request->priority;
     to->share = share_of(&submission->lease);
     to->gain = submission->lease.is_metered ? report_gain : NULL;
+    to->is_revoked = submission->lease.n_parts > 0 ? is_revoked : NULL;
     to->release = release_submission;
     to->owner = submission;
     stream = engine_submit(lorad->engine, to, err);

@@ -11,7 +11,7 @@ import time
 import unittest
 
 import daemon
-from daemon import DEMO, GOLDEN, Daemon
+from daemon import ADAPTERS, DEMO, GOLDEN, Daemon
 
 IDS = [5, 17, 42]
 N_LONG = 150 if os.environ.get("LORAD_TEST_SANITIZED") else 900
@@ -52,6 +52,40 @@ class Lifecycle(unittest.TestCase):
             running.join()
             self.assertEqual(answers, [alone])
             self.assertEqual(d.metrics()['lorad_requests_finished_total{reason="cancelled"}'], 1)
+
+    def test_unloading_by_force_ends_what_runs_and_what_waits(self):
+        flags = ("--cpu", "c", "--max-sequences", 1, "--adapter", f"sql={ADAPTERS / 'sql'}", "--adapter", f"date={ADAPTERS / 'date'}")
+        with Daemon(*flags, model=MODEL) as d, concurrent.futures.ThreadPoolExecutor(4) as pool:
+            running = pool.submit(d.post, "/v1/generate", {**LONG, "adapter": "sql"})
+            d.wait_for(lambda: d.metrics()["lorad_requests_running"] == 1)
+            waiting = pool.submit(lambda: list(d.stream("/v1/generate", {**LONG, "adapter": "sql"})))
+            d.wait_for(lambda: d.metrics()["lorad_requests_waiting"] == 1)
+            bystander = pool.submit(d.post, "/v1/generate", {**LONG, "max_tokens": 4, "adapter": "date"})
+            d.wait_for(lambda: d.metrics()["lorad_requests_waiting"] == 2)
+            self.assertEqual(d.delete("/v1/adapters/sql?force=maybe").status, 400)
+            self.assertEqual(d.delete("/v1/adapters/sql?force=true").status, 200)
+            answer = running.result(20)
+            self.assertEqual((answer.status, answer.error["type"]), (503, "unavailable_error"), answer)
+            self.assertIn("unloaded by force", answer.error["message"])
+            self.assertIn("unloaded by force", waiting.result(20)[0]["error"]["message"])
+            self.assertEqual(len(bystander.result(20).json["token_ids"]), 4)
+            metrics = d.metrics()
+            self.assertEqual(metrics['lorad_requests_finished_total{reason="cancelled"}'], 2)
+            self.assertEqual(metrics["lorad_kv_blocks_used"], 0)
+            self.assertLess(metrics["lorad_completion_tokens_total"], N_LONG)
+            d.wait_for(lambda: d.get("/v1/adapters/sql").status == 404, 5)
+            self.assertEqual(d.delete("/v1/adapters/sql?force=true").status, 404)
+
+    def test_force_ends_what_an_unload_left_running(self):
+        with Daemon("--cpu", "c", "--adapter", f"sql={ADAPTERS / 'sql'}", model=MODEL) as d, \
+                concurrent.futures.ThreadPoolExecutor(1) as pool:
+            running = pool.submit(d.post, "/v1/generate", {**LONG, "adapter": "sql"})
+            d.wait_for(lambda: d.metrics()["lorad_requests_running"] == 1)
+            self.assertEqual(d.delete("/v1/adapters/sql").status, 200)
+            self.assertEqual(d.get("/v1/adapters/sql").json["state"], "draining")
+            self.assertEqual(d.delete("/v1/adapters/sql").status, 404)
+            self.assertEqual(d.delete("/v1/adapters/sql?force=true").status, 200)
+            self.assertEqual(running.result(20).status, 503)
 
     def test_a_full_queue_is_429_with_retry_after(self):
         with Daemon("--max-sequences", 1, "--max-queue", 1, model=MODEL) as d:

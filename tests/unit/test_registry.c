@@ -200,7 +200,7 @@ static void an_unknown_adapter_is_not_found_and_never_the_base(void **state)
     begin(&place);
     assert_false(acquire(&place, "nobody", &lease, &err));
     assert_error(&err, ERROR_NOT_FOUND, "adapter", "nobody");
-    assert_false(registry_unload(place.registry, "nobody", NULL, &err));
+    assert_false(registry_unload(place.registry, "nobody", NULL, false, &err));
     assert_int_equal(err.code, ERROR_NOT_FOUND);
     assert_ok(registry_acquire(place.registry, NULL, 0, 1, false, LORAD_MODE_AUTO, 0, &lease, &err), &err);
     assert_false(lease.view->has_deltas);
@@ -243,7 +243,7 @@ static void an_unloaded_adapter_drains_and_its_bytes_come_back(void **state)
     put_adapter(place.adapters, "poet", (struct tiny_adapter){.rank = 4});
     must_load(&place, "poet", "poet");
     lease = must_acquire(&place, "poet", LORAD_MODE_AUTO, 0);
-    assert_ok(registry_unload(place.registry, "poet", NULL, &err), &err);
+    assert_ok(registry_unload(place.registry, "poet", NULL, false, &err), &err);
     struct lease refused;
     assert_false(acquire(&place, "poet", &refused, &err));
     assert_int_equal(err.code, ERROR_NOT_FOUND);
@@ -363,12 +363,12 @@ static void if_match_makes_a_replace_compare_and_set(void **state)
     assert_ok(registry_load(place.registry, "poet", &options, NULL, &err), &err);
     assert_false(registry_load(place.registry, "poet", &options, NULL, &err));
     assert_string_equal(err.param, "if_match");
-    assert_false(registry_unload(place.registry, "poet", first.digest, &err));
+    assert_false(registry_unload(place.registry, "poet", first.digest, false, &err));
     assert_int_equal(err.code, ERROR_CONFLICT);
     options = (struct lorad_load_options){.path = "one", .only_new = true};
     assert_false(registry_load(place.registry, "poet", &options, NULL, &err));
     assert_int_equal(err.code, ERROR_CONFLICT);
-    assert_ok(registry_unload(place.registry, "poet", look(&place, "poet").digest, &err), &err);
+    assert_ok(registry_unload(place.registry, "poet", look(&place, "poet").digest, false, &err), &err);
     end(&place);
 }
 
@@ -406,7 +406,7 @@ static void a_load_over_the_budget_says_what_is_needed(void **state)
     must_load(&place, "one", "one");
     assert_false(load(&place, "two", "two", NULL, &err));
     assert_error(&err, ERROR_TOO_LARGE, "adapter_memory", "are free");
-    assert_ok(registry_unload(place.registry, "one", NULL, &err), &err);
+    assert_ok(registry_unload(place.registry, "one", NULL, false, &err), &err);
     must_load(&place, "two", "two");
     end(&place);
 }
@@ -808,7 +808,7 @@ static void the_registry_survives_a_restart(void **state)
     assert_false(path_is_directory(staged));
     free(staged);
     char *left_behind = registry_stage(place.registry, &err);
-    assert_ok(registry_unload(place.registry, "gone", NULL, &err), &err);
+    assert_ok(registry_unload(place.registry, "gone", NULL, false, &err), &err);
     struct lorad_adapter_info kept = look(&place, "kept"), uploaded = look(&place, "uploaded");
     registry_destroy(place.registry);
 
@@ -824,7 +824,7 @@ static void the_registry_survives_a_restart(void **state)
     assert_false(acquire(&place, "changed", &lease, &err));
     assert_error(&err, ERROR_UNAVAILABLE, "adapter", "have changed");
     must_load(&place, "changed", "changed");
-    assert_ok(registry_unload(place.registry, "uploaded", NULL, &err), &err);
+    assert_ok(registry_unload(place.registry, "uploaded", NULL, false, &err), &err);
     char *uploads = path_join(place.state, "uploads"), *kept_upload = path_join(uploads, uploaded.digest);
     assert_false(path_is_directory(kept_upload));
     free(kept_upload);
@@ -871,6 +871,126 @@ static void ids_are_words(void **state)
     assert_false(adapter_id_is_valid("\xc3\xa4"));
 }
 
+static struct lorad_adapter_counters counters_of(struct place *place, const char *id)
+{
+    return look(place, id).counters;
+}
+
+static void what_requests_came_to_is_counted_and_survives_a_replacement(void **state)
+{
+    struct place place;
+    const struct lorad_usage usage = {.prompt_tokens = 9, .completion_tokens = 4, .cached_tokens = 5,
+                                      .n_preemptions = 2, .queue_ms = 250, .prefill_ms = 500, .decode_ms = 1000};
+    (void)state;
+    begin(&place);
+    put_adapter(place.adapters, "one", (struct tiny_adapter){.seed = 1});
+    put_adapter(place.adapters, "two", (struct tiny_adapter){.seed = 2});
+    must_load(&place, "poet", "one");
+    struct lease before = must_acquire(&place, "poet", LORAD_MODE_ON_THE_FLY, 0);
+    must_load(&place, "poet", "two");
+    struct lease after = must_acquire(&place, "poet", LORAD_MODE_ON_THE_FLY, 0);
+    lease_count(&before, &usage, LORAD_MODE_MERGED);
+    lease_count(&after, &usage, LORAD_MODE_PARTLY_MERGED);
+    lease_count(&after, &(struct lorad_usage){.prompt_tokens = 1, .queue_ms = 8000}, LORAD_MODE_ON_THE_FLY);
+
+    struct lorad_adapter_counters counters = counters_of(&place, "poet");
+    assert_int_equal(counters.requests[LORAD_MODE_MERGED], 1);
+    assert_int_equal(counters.requests[LORAD_MODE_PARTLY_MERGED], 1);
+    assert_int_equal(counters.requests[LORAD_MODE_ON_THE_FLY], 1);
+    assert_int_equal(counters.prompt_tokens, 19);
+    assert_int_equal(counters.cached_tokens, 10);
+    assert_int_equal(counters.completion_tokens, 8);
+    assert_int_equal(counters.preemptions, 4);
+    assert_int_equal(counters.first_tokens, 2); /* who got no token waited for none */
+    assert_true(counters.first_token_seconds == 1.5);
+    lease_release(&before);
+    lease_release(&after);
+    end(&place);
+}
+
+static void what_drains_keeps_its_counters_and_its_successor_begins_at_0(void **state)
+{
+    struct place place;
+    struct error err = {0};
+    const struct lorad_usage usage = {.completion_tokens = 3};
+    (void)state;
+    begin(&place);
+    put_adapter(place.adapters, "poet", (struct tiny_adapter){0});
+    must_load(&place, "poet", "poet");
+    struct lease first = must_acquire(&place, "poet", LORAD_MODE_ON_THE_FLY, 0);
+    struct lease second = must_acquire(&place, "poet", LORAD_MODE_ON_THE_FLY, 0);
+    lease_count(&first, &usage, LORAD_MODE_ON_THE_FLY);
+    assert_ok(registry_unload(place.registry, "poet", NULL, false, &err), &err);
+    lease_count(&second, &usage, LORAD_MODE_ON_THE_FLY);
+    assert_int_equal(counters_of(&place, "poet").completion_tokens, 6);
+    must_load(&place, "poet", "poet");
+    assert_int_equal(counters_of(&place, "poet").completion_tokens, 0);
+    assert_int_equal(look(&place, "poet").requests_in_flight, 2);
+    assert_int_equal(look(&place, "poet").state, LORAD_ADAPTER_READY);
+    lease_release(&first);
+    lease_release(&second);
+    end(&place);
+}
+
+static void unloading_by_force_revokes_every_lease_of_the_id(void **state)
+{
+    struct place place;
+    struct error err = {0};
+    struct lease mixed;
+    const struct lorad_adapter_choice choices[] = {{"other", 1}, {"poet", 0.5}};
+    (void)state;
+    begin(&place);
+    put_adapter(place.adapters, "one", (struct tiny_adapter){.seed = 1});
+    put_adapter(place.adapters, "two", (struct tiny_adapter){.seed = 2});
+    must_load(&place, "poet", "one");
+    must_load(&place, "other", "one");
+    struct lease replaced = must_acquire(&place, "poet", LORAD_MODE_AUTO, 0);
+    must_load(&place, "poet", "two");
+    struct lease present = must_acquire(&place, "poet", LORAD_MODE_AUTO, 0);
+    struct lease other = must_acquire(&place, "other", LORAD_MODE_AUTO, 0);
+    assert_ok(registry_acquire(place.registry, choices, 2, 1, false, LORAD_MODE_AUTO, 0, &mixed, &err), &err);
+    assert_false(lease_is_revoked(&present));
+    assert_false(registry_unload(place.registry, "poet", "another digest", true, &err));
+    assert_int_equal(err.code, ERROR_CONFLICT);
+    assert_false(lease_is_revoked(&present));
+
+    assert_ok(registry_unload(place.registry, "poet", NULL, true, &err), &err);
+    assert_true(lease_is_revoked(&replaced) && lease_is_revoked(&present) && lease_is_revoked(&mixed));
+    assert_false(lease_is_revoked(&other));
+    must_load(&place, "poet", "two");
+    struct lease next = must_acquire(&place, "poet", LORAD_MODE_AUTO, 0);
+    assert_false(lease_is_revoked(&next));
+    lease_release(&replaced);
+    lease_release(&present);
+    lease_release(&mixed);
+    lease_release(&other);
+    lease_release(&next);
+    end(&place);
+}
+
+static void force_also_reaches_what_an_unload_left_running(void **state)
+{
+    struct place place;
+    struct error err = {0};
+    (void)state;
+    begin(&place);
+    put_adapter(place.adapters, "poet", (struct tiny_adapter){0});
+    must_load(&place, "poet", "poet");
+    struct lease lease = must_acquire(&place, "poet", LORAD_MODE_AUTO, 0);
+    assert_ok(registry_unload(place.registry, "poet", NULL, false, &err), &err);
+    assert_false(lease_is_revoked(&lease));
+    assert_false(registry_unload(place.registry, "poet", NULL, false, &err));
+    assert_int_equal(err.code, ERROR_NOT_FOUND);
+    assert_false(registry_unload(place.registry, "poet", "another digest", true, &err));
+    assert_false(lease_is_revoked(&lease));
+    assert_ok(registry_unload(place.registry, "poet", lease.parts[0].digest, true, &err), &err);
+    assert_true(lease_is_revoked(&lease));
+    lease_release(&lease);
+    assert_false(registry_unload(place.registry, "poet", NULL, true, &err));
+    assert_int_equal(err.code, ERROR_NOT_FOUND);
+    end(&place);
+}
+
 /* -- Churn --------------------------------------------------------------------------------- */
 
 enum { N_CLIENTS = 3, N_LOADERS = 2, N_CYCLES = 40 };
@@ -879,7 +999,7 @@ struct churn {
     struct place *place;
     unsigned seed;
     atomic_bool *stop;
-    unsigned n_served;
+    unsigned n_served, n_revoked;
 };
 
 static const char *const churn_ids[] = {"a", "b", "c"};
@@ -914,6 +1034,7 @@ static void *run_client(void *context)
             continue;
         }
         use_lease(&lease);
+        churn->n_revoked += lease_is_revoked(&lease);
         if (lease.is_metered && churn->seed % 8 == 0)
             lease_gain(&lease, 1e6);
         struct view *longer = view_ref(lease.view);
@@ -944,7 +1065,7 @@ static void *run_loader(void *context)
         if (rand_r(&churn->seed) % 4 == 0 && !registry_unmerge(registry, id, &err) &&
             err.code != ERROR_NOT_FOUND)
             abort();
-        if (rand_r(&churn->seed) % 3 == 0 && !registry_unload(registry, id, NULL, &err) &&
+        if (rand_r(&churn->seed) % 3 == 0 && !registry_unload(registry, id, NULL, i % 2, &err) &&
             err.code != ERROR_NOT_FOUND)
             abort();
         if (registry_list(registry, NULL, &list, &err)) {
@@ -990,7 +1111,7 @@ static void loading_replacing_unloading_and_merging_under_traffic_leaves_nothing
         pthread_join(clients[i], NULL);
 
     for (size_t i = 0; i < 3; i++)
-        if (!registry_unload(place.registry, churn_ids[i], NULL, &err))
+        if (!registry_unload(place.registry, churn_ids[i], NULL, false, &err))
             assert_int_equal(err.code, ERROR_NOT_FOUND);
     /* With a pause: the keeper gives way to whoever asks, and ends a merge only when nobody does. */
     for (int i = 0; i < 1000 && (stats_of(&place).adapter_bytes || stats_of(&place).merged_bytes); i++) {
@@ -1000,6 +1121,7 @@ static void loading_replacing_unloading_and_merging_under_traffic_leaves_nothing
     assert_int_equal(stats_of(&place).adapter_bytes, 0);
     assert_int_equal(stats_of(&place).merged_bytes, 0);
     assert_int_equal(stats_of(&place).adapters, 0);
+    assert_int_equal(stats_of(&place).merged, 0);
     end(&place);
 }
 
@@ -1051,6 +1173,10 @@ int main(void)
         cmocka_unit_test(the_registry_survives_a_restart),
         cmocka_unit_test(a_broken_state_file_is_an_error),
         cmocka_unit_test(ids_are_words),
+        cmocka_unit_test(what_requests_came_to_is_counted_and_survives_a_replacement),
+        cmocka_unit_test(what_drains_keeps_its_counters_and_its_successor_begins_at_0),
+        cmocka_unit_test(unloading_by_force_revokes_every_lease_of_the_id),
+        cmocka_unit_test(force_also_reaches_what_an_unload_left_running),
         cmocka_unit_test(loading_replacing_unloading_and_merging_under_traffic_leaves_nothing_behind),
         cmocka_unit_test(stopping_ends_waiting_requests_and_refuses_new_work),
     };
