@@ -132,7 +132,7 @@ bool bench_unload_adapters(struct bench *bench, size_t first, size_t n, struct e
     char id[32];
     for (size_t i = first; i < first + n; i++) {
         name_adapter(id, i);
-        if (!lorad_adapter_unload(bench->lorad, id, NULL, err))
+        if (!lorad_adapter_unload(bench->lorad, id, NULL, false, err))
             return false;
     }
     return true;

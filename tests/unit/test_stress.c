@@ -391,7 +391,7 @@ static bool swap_one(struct crowd *crowd, uint64_t *state, struct error *err)
     name_adapter(id, adapter);
     switch (draw_below(state, 4)) {
     case 0:
-        return lorad_adapter_unload(lorad, id, NULL, err) && load(lorad, id, directory, NULL, err);
+        return lorad_adapter_unload(lorad, id, NULL, false, err) && load(lorad, id, directory, NULL, err);
     case 1:
         return lorad_adapter_merge(lorad, id, 0, err);
     case 2:
@@ -522,7 +522,7 @@ static void check_that_nothing_is_left(struct world *world)
     char id[16];
     for (size_t i = 0; i < N_ADAPTERS; i++) {
         name_adapter(id, i);
-        assert_ok(lorad_adapter_unload(world->lorad, id, NULL, &err), &err);
+        assert_ok(lorad_adapter_unload(world->lorad, id, NULL, false, &err), &err);
     }
     for (int i = 0; i < 3000 && !is_at_rest(world->lorad, &stats); i++)
         usleep(10000);
