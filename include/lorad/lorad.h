@@ -38,6 +38,7 @@ struct lorad_options {
     uint64_t adapter_memory;  /* bytes; 0: chosen */
     uint64_t merged_memory;   /* bytes; 0: chosen */
     bool no_auto_merge;       /* W' only where it is asked for */
+    bool lazy;                /* what lies in adapters_dir is loaded on use, under its directory's name, and makes room for others */
     const char *cpu;          /* forces an instruction set: "c", "avx2", "avx512"; NULL: the best */
     lorad_progress *progress; /* NULL: none */
     void *progress_context;
@@ -95,7 +96,9 @@ LORAD_API bool lorad_adapter_merge(struct lorad *lorad, const char *id, unsigned
 LORAD_API bool lorad_adapter_unmerge(struct lorad *lorad, const char *id, struct error *err);
 
 LORAD_API bool lorad_adapter_list(struct lorad *lorad, struct lorad_adapter_list *out, struct error *err);
-/* One adapter, as a list of one. ERROR_NOT_FOUND. */
+/* With what lies in adapters_dir and was not used yet, where adapters are loaded on use. */
+LORAD_API bool lorad_adapter_list_all(struct lorad *lorad, struct lorad_adapter_list *out, struct error *err);
+/* One adapter, as a list of one; in adapters_dir too. ERROR_NOT_FOUND. */
 LORAD_API bool lorad_adapter_get(struct lorad *lorad, const char *id, struct lorad_adapter_list *out,
                                  struct error *err);
 LORAD_API void lorad_adapter_list_finish(struct lorad_adapter_list *list);

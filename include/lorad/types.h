@@ -25,7 +25,8 @@ enum lorad_adapter_state {
     LORAD_ADAPTER_LOADING,  /* being loaded for the first time */
     LORAD_ADAPTER_READY,
     LORAD_ADAPTER_DRAINING, /* unloaded; requests in flight still hold it */
-    LORAD_ADAPTER_FAILED    /* could not be restored at start; `error` says why */
+    LORAD_ADAPTER_FAILED,   /* could not be restored at start; `error` says why */
+    LORAD_ADAPTER_AVAILABLE /* not in memory; the next request for it loads it */
 };
 
 enum lorad_merged_state {
@@ -84,6 +85,7 @@ struct lorad_load_options {
     bool allow_other_heads;     /* accept an adapter of another task type, without its head */
     bool has_default_mode;
     enum lorad_mode default_mode;
+    bool has_pin, pin;          /* pinned: stays in memory when adapters are loaded on use; not given: as it was */
 };
 
 /* What the requests of an adapter came to, each counted when it ended. They outlive its generations, until it is unloaded. */
@@ -116,6 +118,7 @@ struct lorad_adapter_info {
     double merge_value_us_per_s; /* engine time that merging saves, or would save, at the present traffic */
     double merge_price_us;       /* what the full merge costs */
     char merge_reason[192];      /* what was last decided on its W', and why: a sentence; "": nothing yet */
+    bool pinned;                 /* never makes room for another */
 };
 
 struct lorad_adapter_list {

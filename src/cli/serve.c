@@ -91,10 +91,10 @@ static int wait_for_signal(int timeout_ms)
     return read(signal_pipe[0], &byte, 1) == 1 ? byte : 0;
 }
 
-static bool load_adapter(struct lorad *lorad, const char *argument, struct error *err)
+static bool load_adapter(struct lorad *lorad, const char *argument, bool is_pinned, struct error *err)
 {
     struct lorad_load_report report = {0};
-    struct lorad_load_options load = {.trusted_path = true};
+    struct lorad_load_options load = {.trusted_path = true, .has_pin = is_pinned, .pin = is_pinned};
     char *id, *path;
     if (!parse_adapter_argument(argument, &id, &path, NULL, err))
         return false;
@@ -167,7 +167,7 @@ static bool run(const struct serve *serve, struct error *err)
     if (!lorad)
         goto fail;
     for (size_t i = 0; i < serve->adapters.n_items; i++)
-        if (!load_adapter(lorad, serve->adapters.items[i], err))
+        if (!load_adapter(lorad, serve->adapters.items[i], serve->open.lazy, err))
             goto fail;
     server_publish(server, lorad);
     is_serving = 1;
@@ -196,6 +196,8 @@ int serve_main(int argc, char **argv)
          .help = "a PEFT directory to load at start; may be given several times"},
         {.name = "adapters-dir", .argument = "DIR", .kind = OPTION_TEXT, .out = &serve.open.adapters_dir,
          .help = "paths in requests are confined to it; without it they are refused"},
+        {.name = "lazy", .kind = OPTION_FLAG, .out = &serve.open.lazy,
+         .help = "every adapter in --adapters-dir is loaded on first use and makes room for others (--adapter-memory)"},
         {.name = "state-dir", .argument = "DIR", .kind = OPTION_TEXT, .out = &serve.open.state_dir,
          .help = "keeps the registry and uploads over a restart; without it uploads are refused"},
         {.name = "listen", .argument = "HOST:PORT", .kind = OPTION_TEXT, .out = &serve.http.listen,

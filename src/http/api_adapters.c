@@ -57,10 +57,16 @@ static json_t *counters_json(const struct lorad_adapter_counters *counters)
                      "preemptions", size_json(counters->preemptions));
 }
 
+static const char *const STATES[] = {"loading", "ready", "draining", "failed", "available"};
+
+static const char *state_name(enum lorad_adapter_state state)
+{
+    return STATES[state];
+}
+
 static json_t *info_json(const struct lorad_adapter_info *info)
 {
-    static const char *const states[] = {"loading", "ready", "draining", "failed"};
-    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", info->id, "state", states[info->state], "mode",
+    json_t *out = json_pack("{s:s, s:s, s:s, s:s, s:s}", "id", info->id, "state", state_name(info->state), "mode",
                             mode_name(info->default_mode), "merged", merged_name(info->merged), "path",
                             info->path ? info->path : "");
     json_object_set_new(out, "generation", info->digest[0] ? json_string(info->digest) : json_null());
@@ -79,19 +85,32 @@ static json_t *info_json(const struct lorad_adapter_info *info)
     json_object_set_new(out, "requests_total", size_json(info->requests_total));
     json_object_set_new(out, "counters", counters_json(&info->counters));
     json_object_set_new(out, "loads_total", size_json(info->n_loads));
+    json_object_set_new(out, "pinned", json_boolean(info->pinned));
     json_object_set_new(out, "loaded", json_integer(info->loaded_unix));
     return out;
+}
+
+/* ?state=...; absent: all. */
+static bool check_state(const char *state, struct error *err)
+{
+    for (size_t i = 0; state && i < sizeof STATES / sizeof *STATES; i++)
+        if (strcmp(state, STATES[i]) == 0)
+            return true;
+    return !state || error_set(err, ERROR_BAD_INPUT, "state",
+                               "is '%.32s', expected loading, ready, draining, failed or available", state);
 }
 
 enum MHD_Result handle_adapters_list(struct http_request *request)
 {
     struct error err = {0};
     struct lorad_adapter_list list = {0};
-    if (!lorad_adapter_list(request->lorad, &list, &err))
+    const char *state = request_query(request, "state");
+    if (!check_state(state, &err) || !lorad_adapter_list_all(request->lorad, &list, &err))
         return reply_error(request, &err);
     json_t *array = json_array();
     for (size_t i = 0; i < list.n_adapters; i++)
-        json_array_append_new(array, info_json(&list.adapters[i]));
+        if (!state || strcmp(state, state_name(list.adapters[i].state)) == 0)
+            json_array_append_new(array, info_json(&list.adapters[i]));
     lorad_adapter_list_finish(&list);
     return reply_json(request, MHD_HTTP_OK, json_pack("{s:o}", "adapters", array));
 }
@@ -160,10 +179,11 @@ static bool read_mode_name(const char *mode, struct lorad_load_options *load, st
 
 static bool read_load_body(const json_t *body, struct lorad_load_options *load, struct error *err)
 {
-    static const char *const known[] = {"path", "mode", "allow_other_heads", NULL};
+    static const char *const known[] = {"path", "mode", "allow_other_heads", "pin", NULL};
     const char *mode = NULL;
     return json_check_known(body, known, err) && json_require_string(body, "path", &load->path, err) &&
            json_get_string(body, "mode", &mode, err) && read_mode_name(mode, load, err) &&
+           json_get_bool(body, "pin", &load->pin, err) &&
            json_get_bool(body, "allow_other_heads", &load->allow_other_heads, err);
 }
 
@@ -177,6 +197,7 @@ static bool read_conditions(struct http_request *request, struct lorad_load_opti
     return request_if_match(request, &load->if_match, err) &&
            request_query_bool(request, "dry_run", &load->dry_run, err) &&
            request_query_bool(request, "allow_other_heads", &load->allow_other_heads, err) &&
+           request_query_bool(request, "pin", &load->pin, err) &&
            read_mode_name(request_query(request, "mode"), load, err);
 }
 

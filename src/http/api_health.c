@@ -48,12 +48,12 @@ enum MHD_Result handle_models(struct http_request *request)
     struct error err = {0};
     struct lorad_adapter_list list = {0};
     const struct lorad_model_info *base = lorad_model(request->lorad);
-    if (!lorad_adapter_list(request->lorad, &list, &err))
+    if (!lorad_adapter_list_all(request->lorad, &list, &err))
         return reply_error(request, &err);
     json_t *data = json_array();
     json_array_append_new(data, base_json(base));
     for (size_t i = 0; i < list.n_adapters; i++)
-        if (list.adapters[i].state == LORAD_ADAPTER_READY)
+        if (list.adapters[i].state == LORAD_ADAPTER_READY || list.adapters[i].state == LORAD_ADAPTER_AVAILABLE)
             json_array_append_new(data, adapter_model_json(base, &list.adapters[i]));
     lorad_adapter_list_finish(&list);
     return reply_json(request, MHD_HTTP_OK, json_pack("{s:s, s:o}", "object", "list", "data", data));

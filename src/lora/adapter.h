@@ -54,6 +54,14 @@ struct adapter {
    `memory_limit`: resident bytes at most (ERROR_TOO_LARGE says how many are needed). */
 struct adapter *adapter_load(const char *directory, const struct model *model, bool allow_other_heads,
                              uint64_t memory_limit, struct error *err);
+/* The same, asking for room when it is known exactly how many bytes the adapter will take, before they are allocated: false refuses it,
+   with the error set. A weights file of more than `file_limit` bytes is not read. */
+struct adapter_room {
+    bool (*make)(void *context, uint64_t n_bytes, struct error *err);
+    void *context;
+};
+struct adapter *adapter_load_into(const char *directory, const struct model *model, bool allow_other_heads, size_t file_limit,
+                                  const struct adapter_room *room, struct error *err);
 /* Bytes of a weights file that can still be an adapter of `memory_limit` resident bytes: a larger one is not even read. */
 size_t adapter_file_limit(const struct model *model, uint64_t memory_limit);
 struct adapter *adapter_ref(struct adapter *adapter);

@@ -16,18 +16,14 @@
 #include "lora/peft_directory.h"
 #include "lora/report.h"
 
-static bool check_memory(struct load *load, uint64_t memory_limit, struct error *err)
+static bool make_room(struct load *load, struct error *err)
 {
     load_count_block(load, load->n_sites, sizeof(struct adapter_site));
     load_count_block(load, load->n_norms, sizeof(struct adapter_norm));
     uint64_t n_bytes = sizeof(struct adapter) + load->n_block_bytes + load->n_matrix_bytes +
                        load->n_sites * sizeof(struct lorad_site_report);
-    if (n_bytes > memory_limit)
-        return error_set(err, ERROR_TOO_LARGE, "adapter_memory",
-                         "the adapter needs %llu bytes of memory, and %llu are free",
-                         (unsigned long long)n_bytes, (unsigned long long)memory_limit);
     load->adapter->resident_bytes = n_bytes;
-    return true;
+    return load->room->make(load->room->context, n_bytes, err);
 }
 
 /* -- What it is ---------------------------------------------------------------------------- */
@@ -127,14 +123,14 @@ static bool copy_config_warnings(struct load *load, struct error *err)
 }
 
 static bool load_opened(struct load *load, const struct peft_directory *files, bool allow_other_heads,
-                        uint64_t memory_limit, uint64_t began_us, struct error *err)
+                        uint64_t began_us, struct error *err)
 {
     if (files->tensors.n_tensors == 0)
         return error_set(err, ERROR_MISMATCH, "adapter_model.safetensors", "the file has no tensor at all");
     return copy_config_warnings(load, err) && allocate_plans(load, err) &&
            adapter_match(&load->matched, load->model, &files->tensors, allow_other_heads, load->report,
                          &load->scratch, err) &&
-           load_check_all(load, err) && check_memory(load, memory_limit, err) && load_pack_all(load, err) &&
+           load_check_all(load, err) && make_room(load, err) && load_pack_all(load, err) &&
            describe(load, files->digest, began_us, err);
 }
 
@@ -146,13 +142,13 @@ size_t adapter_file_limit(const struct model *model, uint64_t memory_limit)
     return memory_limit > SIZE_MAX - slack ? 0 : (size_t)(memory_limit + slack);
 }
 
-struct adapter *adapter_load(const char *directory, const struct model *model, bool allow_other_heads,
-                             uint64_t memory_limit, struct error *err)
+struct adapter *adapter_load_into(const char *directory, const struct model *model, bool allow_other_heads, size_t file_limit,
+                                  const struct adapter_room *room, struct error *err)
 {
     struct peft_directory files = {0};
-    struct load load = {.model = model, .config = &files.config};
+    struct load load = {.model = model, .config = &files.config, .room = room};
     uint64_t began_us = clock_now_us();
-    if (!peft_directory_open(&files, directory, allow_other_heads, adapter_file_limit(model, memory_limit), err))
+    if (!peft_directory_open(&files, directory, allow_other_heads, file_limit, err))
         return NULL;
     arena_init(&load.scratch, 1 << 16);
     struct adapter *adapter = calloc(1, sizeof *adapter);
@@ -163,7 +159,7 @@ struct adapter *adapter_load(const char *directory, const struct model *model, b
         adapter->dispose = adapter_destroy;
         load.adapter = adapter;
         load.report = &adapter->report;
-        ok = load_opened(&load, &files, allow_other_heads, memory_limit, began_us, err);
+        ok = load_opened(&load, &files, allow_other_heads, began_us, err);
     }
     arena_finish(&load.scratch);
     peft_directory_close(&files);
@@ -171,4 +167,20 @@ struct adapter *adapter_load(const char *directory, const struct model *model, b
         return adapter;
     adapter_destroy(adapter);
     return NULL;
+}
+
+static bool check_limit(void *context, uint64_t n_bytes, struct error *err)
+{
+    const uint64_t *memory_limit = context;
+    if (n_bytes <= *memory_limit)
+        return true;
+    return error_set(err, ERROR_TOO_LARGE, "adapter_memory", "the adapter needs %llu bytes of memory, and %llu are free",
+                     (unsigned long long)n_bytes, (unsigned long long)*memory_limit);
+}
+
+struct adapter *adapter_load(const char *directory, const struct model *model, bool allow_other_heads,
+                             uint64_t memory_limit, struct error *err)
+{
+    const struct adapter_room room = {.make = check_limit, .context = &memory_limit};
+    return adapter_load_into(directory, model, allow_other_heads, adapter_file_limit(model, memory_limit), &room, err);
 }

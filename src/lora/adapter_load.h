@@ -29,6 +29,7 @@ struct load {
     struct plan *plans;                                /* model->n_sites */
     const struct tensor **norm_weights, **norm_biases; /* model->n_norms; NULL: the base's */
     struct lorad_load_report *report;
+    const struct adapter_room *room;
     struct arena scratch;
     uint64_t n_block_bytes, n_matrix_bytes;
     size_t n_sites, n_norms, n_bias_tensors;

@@ -1,6 +1,6 @@
 /*
  * registry.c - the table, and what requests do with it: acquire and release. registry_load.c fills it,
- * registry_merge.c keeps W', registry_consider.c decides which ones nobody has to ask for.
+ * registry_residency.c decides what of it is in memory, registry_merge.c keeps W', registry_consider.c decides which ones nobody has to ask for.
  */
 #include "lora/registry.h"
 
@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/limits.h"
+#include "lora/catalogue.h"
 #include "lora/registry_internal.h"
 #include "lora/source.h"
 #include "base/file.h"
@@ -118,6 +119,8 @@ struct slot_generation *registry_find_locked(struct registry *registry, const ch
         return slot->generation;
     if (!slot)
         error_set(err, ERROR_NOT_FOUND, "adapter", "there is no adapter '%s'", id);
+    else if (slot->is_available)
+        error_set(err, ERROR_UNAVAILABLE, "adapter", "adapter '%s' is not in memory", id);
     else if (slot->error)
         error_set(err, ERROR_UNAVAILABLE, "adapter", "adapter '%s' could not be restored: %s", id,
                   slot->error);
@@ -135,7 +138,8 @@ void slot_set_generation_locked(struct registry *registry, struct slot *slot, st
 
 void slot_settle_locked(struct registry *registry, struct slot *slot)
 {
-    if (slot->generation || slot->error || slot->n_waiters > 0 || slot->n_served < slot->n_arrived)
+    if (slot->generation || slot->is_available || slot->error || slot->n_waiters > 0 ||
+        slot->n_served < slot->n_arrived)
         return;
     map_remove(&registry->slots, slot->id);
     free(slot->path);
@@ -263,6 +267,45 @@ static bool pin_locked(struct lease *lease, const struct lorad_adapter_choice *c
     return true;
 }
 
+/* The first choice that is not there and could be loaded; NULL: none. */
+static const char *find_absent_locked(struct registry *registry, const struct lorad_adapter_choice *choices, size_t n_choices)
+{
+    for (size_t i = 0; registry->is_lazy && !registry->is_stopping && i < n_choices; i++) {
+        const struct slot *slot = map_get(&registry->slots, choices[i].id);
+        if (!slot || !slot->generation)
+            return choices[i].id;
+    }
+    return NULL;
+}
+
+/* Pins; loads first what is not there. What was loaded is held until all is pinned, so that one choice does not make room for
+   another. Lets go of the lock in between. */
+static bool pin_on_use_locked(struct lease *lease, const struct lorad_adapter_choice *choices, size_t n_choices,
+                              struct error *err)
+{
+    enum { SPARE_LOADS = 4 }; /* for what was there, and unloaded or evicted while another was loaded */
+    struct registry *registry = lease->registry;
+    struct slot_generation *held[LIMIT_REQUEST_ADAPTERS + SPARE_LOADS];
+    size_t n_held = 0;
+    bool ok = true;
+    for (const char *id; ok && n_held < n_choices + SPARE_LOADS &&
+                         (id = find_absent_locked(registry, choices, n_choices)) != NULL;) {
+        registry_unlock(registry);
+        held[n_held] = registry_make_resident(registry, id, err);
+        ok = held[n_held] != NULL;
+        n_held += ok;
+        registry_lock(registry);
+    }
+    ok = ok && pin_locked(lease, choices, n_choices, err);
+    if (n_held > 0) {
+        registry_unlock(registry);
+        for (size_t i = 0; i < n_held; i++)
+            generation_unref(held[i]);
+        registry_lock(registry);
+    }
+    return ok;
+}
+
 /* A request wants the full W': asks for it, and waits. Called with the lock, lets go of it in between. */
 static void want_merged_locked(struct slot_generation *generation, unsigned wait_ms)
 {
@@ -317,10 +360,10 @@ bool registry_acquire(struct registry *registry, const struct lorad_adapter_choi
         return false;
     bool is_plain_choice = n_choices == 1 && choices[0].weight * scale == 1;
     registry_lock(registry);
-    bool ok = pin_locked(&lease, choices, n_choices, err);
+    bool ok = pin_on_use_locked(&lease, choices, n_choices, err);
     if (ok && is_plain_choice) {
-        struct slot *slot = map_get(&registry->slots, choices[0].id);
-        choose_view_locked(&lease, has_mode ? mode : slot->default_mode, wait_ms);
+        const struct slot *slot = map_get(&registry->slots, choices[0].id); /* may be unloaded since, and listed no more */
+        choose_view_locked(&lease, has_mode ? mode : slot ? slot->default_mode : LORAD_MODE_AUTO, wait_ms);
     }
     registry_unlock(registry);
     if (ok && n_choices == 0)
@@ -461,12 +504,14 @@ static bool describe_slot_locked(struct registry *registry, struct lorad_adapter
     *out = (struct lorad_adapter_info){.default_mode = slot->default_mode,
                                        .n_loads = slot->n_loads,
                                        .requests_total = slot->n_requests,
-                                       .counters = slot->counters};
+                                       .counters = slot->counters,
+                                       .pinned = slot->is_pinned};
     memcpy(out->id, slot->id, sizeof out->id);
     memcpy(out->digest, slot->digest, sizeof out->digest);
     out->state = slot->generation ? LORAD_ADAPTER_READY
-                 : slot->error    ? LORAD_ADAPTER_FAILED
-                                  : LORAD_ADAPTER_LOADING;
+                 : slot->error        ? LORAD_ADAPTER_FAILED
+                 : slot->is_available ? LORAD_ADAPTER_AVAILABLE
+                                      : LORAD_ADAPTER_LOADING;
     out->path = copy_text(slot->path, &failed);
     out->error = copy_text(slot->generation ? NULL : slot->error, &failed);
     out->requests_in_flight = count_in_flight_locked(registry, slot->id);
@@ -711,6 +756,8 @@ static void free_registry(struct registry *registry)
 {
     view_unref(registry->base_view);
     map_finish(&registry->slots);
+    catalogue_destroy(registry->catalogue);
+    free(registry->reserved_id);
     free(registry->adapters_dir);
     free(registry->state_dir);
     pthread_cond_destroy(&registry->changed);
@@ -720,8 +767,12 @@ static void free_registry(struct registry *registry)
 
 struct registry *registry_create(const struct registry_options *options, struct error *err)
 {
-    struct registry *registry = calloc(1, sizeof *registry);
     bool failed = false;
+    if (options->lazy && !options->adapters_dir) {
+        error_set(err, ERROR_BAD_INPUT, "lazy", "needs --adapters-dir: the directory of the adapters that are loaded on use");
+        return NULL;
+    }
+    struct registry *registry = calloc(1, sizeof *registry);
     if (!registry || !init_lock(registry)) {
         free(registry);
         error_no_memory(err);
@@ -743,6 +794,10 @@ struct registry *registry_create(const struct registry_options *options, struct 
     map_init(&registry->slots);
     registry->adapters_dir = copy_text(options->adapters_dir, &failed);
     registry->state_dir = copy_text(options->state_dir, &failed);
+    registry->reserved_id = copy_text(options->reserved_id, &failed);
+    registry->is_lazy = options->lazy;
+    registry->catalogue = options->lazy && !failed ? catalogue_create(registry->adapters_dir) : NULL;
+    failed |= options->lazy && !registry->catalogue;
     if (failed)
         error_no_memory(err);
     registry->base_view = failed ? NULL : view_create_base(options->model, err);

@@ -21,6 +21,8 @@ struct registry_options {
     const char *adapters_dir;   /* NULL: paths are refused unless trusted */
     const char *state_dir;      /* NULL: nothing is kept, uploads are refused */
     uint64_t adapter_memory, merged_memory; /* bytes */
+    bool lazy;                /* adapters_dir's are loaded on use; those not in use make room for others */
+    const char *reserved_id;  /* never an adapter's, whatever adapters_dir holds; NULL: none */
     bool auto_merge; /* makes a W' that pays without being asked (lease_gain) */
     /* Told what happened, from the keeper thread; may be NULL. `message` is one line. */
     void (*event)(void *context, const char *event, const char *id, const char *message);
@@ -28,7 +30,7 @@ struct registry_options {
 };
 
 struct registry *registry_create(const struct registry_options *options, struct error *err);
-/* Loads what state_dir remembers. An adapter that fails stays listed as FAILED; only a broken state file is an error. */
+/* Loads what state_dir remembers; lazy: only what is pinned, the rest on use. An adapter that fails stays listed as FAILED; only a broken state file is an error. */
 bool registry_restore(struct registry *registry, struct error *err) MUST_USE;
 void registry_stop(struct registry *registry);    /* refuses new work from now on; a merge ends early, a load does not */
 void registry_destroy(struct registry *registry); /* all leases are released; joins the keeper */
@@ -43,6 +45,9 @@ bool registry_merge(struct registry *registry, const char *id, unsigned wait_ms,
 bool registry_unmerge(struct registry *registry, const char *id, struct error *err) MUST_USE;
 bool registry_list(struct registry *registry, const char *id_or_null, struct lorad_adapter_list *out,
                    struct error *err) MUST_USE;
+/* The same, with what of adapters_dir was not used yet. Reads the directory when it has changed. */
+bool registry_list_all(struct registry *registry, const char *id_or_null, struct lorad_adapter_list *out,
+                       struct error *err) MUST_USE;
 char *registry_stage(struct registry *registry, struct error *err); /* a fresh directory for an upload */
 void registry_unstage(const char *directory);
 
@@ -60,7 +65,7 @@ struct lease {
 };
 
 /* The view for this choice of adapters, now. No adapters: the base. An unknown id is ERROR_NOT_FOUND with param "adapter"; one that
-   is loading ERROR_UNAVAILABLE. Mode merged: the full W' when it is there or becomes so within wait_ms (its building is asked for), else on
+   is loading ERROR_UNAVAILABLE; lazy: what is not there is loaded first, and this waits (not on the engine's thread). Mode merged: the full W' when it is there or becomes so within wait_ms (its building is asked for), else on
    the fly. Mode auto: on the fly, and as merged_view the W' that there is now, full or partial. W' needs one adapter with weight * scale
    1. */
 bool registry_acquire(struct registry *registry, const struct lorad_adapter_choice *choices, size_t n_choices,
@@ -81,6 +86,7 @@ void lease_release(struct lease *lease); /* exactly once; any thread; quick */
 struct registry_stats {
     uint64_t adapters, adapter_bytes, adapter_bytes_limit, merged, merged_bytes, merged_bytes_limit;
     uint64_t merges, merge_evictions, loads, load_failures, unloads;
+    uint64_t evictions; /* adapters that made room for others */
     uint64_t merge_decisions[LORAD_N_DECISIONS];
 };
 void registry_stats_read(struct registry *registry, struct registry_stats *out);

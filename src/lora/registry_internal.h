@@ -1,5 +1,5 @@
 /*
- * registry_internal.h - what registry.c, registry_load.c, registry_merge.c and registry_consider.c share.
+ * registry_internal.h - what registry.c, registry_load.c, registry_residency.c, registry_merge.c and registry_consider.c share.
  *
  * A generation is one loaded adapter under an id, counted: one reference from its slot, one from each lease,
  * one from its merge while that runs. The last one posts it to the keeper, which frees it there.
@@ -51,6 +51,7 @@ struct slot_generation {
     bool is_current; /* its slot's present one */
     bool is_unloaded;
     uint64_t unloaded; /* when: the registry's tick */
+    bool is_pinned; /* as its slot */
     struct merged *merged;
     struct view *merged_view;
     enum lorad_merged_state merged_state;
@@ -74,7 +75,9 @@ struct slot {
     char *error;                        /* failed: why */
     char digest[LORAD_DIGEST_SIZE];     /* of the generation, or of what failed to be restored */
     char *path;
-    bool is_upload, is_remembered, allow_other_heads;
+    bool is_upload, is_remembered, allow_other_heads, is_pinned;
+    bool is_available;    /* no generation, but the next use loads it from `path` */
+    struct first_use *first_use; /* a load on use that is under way; NULL: none */
     enum lorad_mode default_mode;
     uint64_t n_requests, n_loads;
     struct lorad_adapter_counters counters;
@@ -90,7 +93,9 @@ struct registry {
     struct view *base_view;
     struct keeper *keeper;
     struct list parked; /* keeper only: merges that wait for memory */
-    bool auto_merge;
+    bool auto_merge, is_lazy;
+    char *reserved_id;
+    struct catalogue *catalogue; /* lazy: what adapters_dir holds */
     struct keeper_job consider;
     atomic_bool is_consider_posted;
     _Atomic double us_per_byte; /* what merging costs; the keeper learns it */
@@ -128,6 +133,23 @@ void slot_set_generation_locked(struct registry *registry, struct slot *slot, st
 uint64_t registry_revoke_locked(struct registry *registry, const char *id, const char *digest_or_null);
 /* Takes the slot out of the table when nothing is in it and nobody waits for it. */
 void slot_settle_locked(struct registry *registry, struct slot *slot);
+
+/* -- Residency, where adapters are loaded on use (registry_residency.c) -- */
+
+/* Where an adapter that is not there is read from. */
+struct origin {
+    char *directory;
+    bool is_upload, allow_other_heads;
+    bool is_known; /* the slot says so, not adapters_dir: it must not have been unloaded in between */
+};
+/* Loads what is not there; joins a load on use that is under way. The generation, with a reference for the caller, so that it stays
+   until the caller has got hold of it otherwise. Not with the lock. */
+struct slot_generation *registry_make_resident(struct registry *registry, const char *id, struct error *err);
+/* Keeper only: room for the generation of `id`, in which others may have to go. `is_trial`: only says whether there would be. */
+bool registry_make_room(struct registry *registry, const char *id, uint64_t n_bytes, bool is_trial, struct error *err) MUST_USE;
+/* registry_load.c: carries out a load on use, for which the slot expects a load already (n_arrived). */
+struct slot_generation *registry_load_on_use(struct registry *registry, const char *id, const struct origin *origin,
+                                             struct error *err);
 
 bool registry_check_match(const char *if_match, const char *digest_or_null, struct error *err) MUST_USE;
 

@@ -77,6 +77,8 @@ struct command {
     const char *directory;       /* where to read */
     const char *expected_digest; /* restoring: the content must be this; NULL: any */
     bool is_restore;
+    const struct origin *origin;        /* on use: as it was when it was asked for */
+    struct slot_generation *generation; /* on use: what came of it, with a reference */
     struct lorad_load_report report;
     /* an unload */
     const char *upload; /* a directory to remove when nobody wants it; NULL: none */
@@ -108,10 +110,12 @@ static bool run_command(struct command *command, bool (*run)(struct keeper_job *
 /* -- Saving -------------------------------------------------------------------------------- */
 
 static bool fill_entry(struct state_entry *out, const char *id, const char *digest, const char *path,
-                       bool is_upload, bool allow_other_heads, enum lorad_mode mode)
+                       bool is_upload, bool allow_other_heads, bool is_pinned, enum lorad_mode mode)
 {
-    *out = (struct state_entry){
-        .is_upload = is_upload, .allow_other_heads = allow_other_heads, .default_mode = mode};
+    *out = (struct state_entry){.is_upload = is_upload,
+                                .allow_other_heads = allow_other_heads,
+                                .is_pinned = is_pinned,
+                                .default_mode = mode};
     snprintf(out->id, sizeof out->id, "%s", id);
     snprintf(out->digest, sizeof out->digest, "%s", digest);
     out->path = is_upload ? NULL : strdup(path);
@@ -129,10 +133,10 @@ static bool snapshot(struct registry *registry, const char *except, struct state
     bool ok = state.entries != NULL;
     while (ok && map_next(&registry->slots, &position, NULL, &value)) {
         const struct slot *slot = value;
-        if (slot->is_remembered && (slot->generation || slot->error) &&
+        if (slot->is_remembered && (slot->generation || slot->error || slot->is_available) &&
             (!except || strcmp(slot->id, except) != 0))
             ok = fill_entry(&state.entries[state.n_entries++], slot->id, slot->digest, slot->path,
-                            slot->is_upload, slot->allow_other_heads, slot->default_mode);
+                            slot->is_upload, slot->allow_other_heads, slot->is_pinned, slot->default_mode);
     }
     registry_unlock(registry);
     if (ok) {
@@ -188,36 +192,41 @@ struct loading {
     struct command *command;
     struct registry *registry;
     const struct lorad_load_options *options;
-    bool is_remembered;
+    bool is_remembered, is_pinned;
     enum lorad_mode default_mode;
-    char previous_digest[LORAD_DIGEST_SIZE]; /* "": none */
+    bool is_resident;                        /* there is a generation */
+    char previous_digest[LORAD_DIGEST_SIZE]; /* of it, or of what the next use would load; "": none */
     bool is_stricter;                        /* than the load of the present content was: it must be checked again */
     struct slot_generation *generation;      /* the new one, not yet public */
     char *path;                              /* where it will be listed as coming from */
 };
 
 /* The slot, and what of it decides whether this load may begin. */
-static bool look_at_slot(struct loading *loading, uint64_t *free_bytes_out, struct error *err)
+static bool look_at_slot(struct loading *loading, struct error *err)
 {
     struct registry *registry = loading->registry;
     const struct lorad_load_options *options = loading->options;
+    const struct command *command = loading->command;
     registry_lock(registry);
     const struct slot *slot = map_get(&registry->slots, loading->command->id);
-    bool has_generation = slot->generation != NULL, is_stopping = registry->is_stopping;
-    if (has_generation)
+    bool is_there = slot->generation || slot->is_available, is_stopping = registry->is_stopping;
+    bool is_gone = command->origin && command->origin->is_known && !is_there && !slot->error;
+    loading->is_resident = slot->generation != NULL;
+    if (is_there)
         memcpy(loading->previous_digest, slot->digest, sizeof loading->previous_digest);
+    if (command->origin)
+        loading->is_remembered = slot->is_remembered;
+    loading->is_pinned = options->has_pin ? options->pin : slot->is_pinned;
     loading->is_stricter = slot->allow_other_heads && !options->allow_other_heads;
     loading->default_mode = options->has_default_mode ? options->default_mode : slot->default_mode;
-    struct registry_stats *stats = &registry->stats;
-    *free_bytes_out = stats->adapter_bytes < stats->adapter_bytes_limit
-                          ? stats->adapter_bytes_limit - stats->adapter_bytes
-                          : 0;
     registry_unlock(registry);
     if (is_stopping)
         return error_set(err, ERROR_UNAVAILABLE, NULL, "the daemon is shutting down");
-    if (options->only_new && has_generation)
-        return error_set(err, ERROR_CONFLICT, "id", "adapter '%s' is there already", loading->command->id);
-    return registry_check_match(options->if_match, has_generation ? loading->previous_digest : NULL, err);
+    if (is_gone)
+        return error_set(err, ERROR_NOT_FOUND, "adapter", "there is no adapter '%s'", command->id);
+    if (options->only_new && is_there)
+        return error_set(err, ERROR_CONFLICT, "id", "adapter '%s' is there already", command->id);
+    return registry_check_match(options->if_match, is_there ? loading->previous_digest : NULL, err);
 }
 
 static bool check_expected(const struct command *command, const char *digest, struct error *err)
@@ -254,12 +263,25 @@ static struct slot_generation *create_generation(struct registry *registry, cons
     return generation;
 }
 
+static bool make_room(void *context, uint64_t n_bytes, struct error *err)
+{
+    const struct loading *loading = context;
+    return registry_make_room(loading->registry, loading->command->id, n_bytes, loading->options->dry_run, err);
+}
+
+static size_t file_limit_of(const struct registry *registry)
+{
+    return adapter_file_limit(registry->model, registry->stats.adapter_bytes_limit); /* never changes */
+}
+
 /* Reads the adapter into a generation of its own. */
-static bool read_adapter(struct loading *loading, uint64_t free_bytes, struct error *err)
+static bool read_adapter(struct loading *loading, struct error *err)
 {
     struct command *command = loading->command;
-    struct adapter *adapter = adapter_load(command->directory, loading->registry->model,
-                                           loading->options->allow_other_heads, free_bytes, err);
+    const struct adapter_room room = {.make = make_room, .context = loading};
+    struct adapter *adapter =
+        adapter_load_into(command->directory, loading->registry->model, loading->options->allow_other_heads,
+                          file_limit_of(loading->registry), &room, err);
     if (!adapter)
         return false;
     bool ok =
@@ -290,10 +312,13 @@ static bool save(struct loading *loading, const char *digest, struct error *err)
     const char *id = loading->command->id;
     if (loading->command->is_restore || !loading->registry->state_dir)
         return true;
+    bool is_as_saved = !loading->is_remembered || strcmp(digest, loading->previous_digest) == 0;
+    if (loading->command->origin && is_as_saved)
+        return true;
     if (!loading->is_remembered)
         return save_with(loading->registry, NULL, id, err);
     if (!fill_entry(&entry, id, digest, loading->path, loading->options->staged,
-                    loading->options->allow_other_heads, loading->default_mode))
+                    loading->options->allow_other_heads, loading->is_pinned, loading->default_mode))
         return error_no_memory(err);
     bool ok = save_with(loading->registry, &entry, id, err);
     free(entry.path);
@@ -315,8 +340,10 @@ static bool publish(struct loading *loading, struct error *err)
     struct merged *merged = NULL;
     registry_lock(registry);
     struct slot *slot = map_get(&registry->slots, loading->command->id);
-    bool needs_present = !loading->generation || loading->options->if_match;
-    if (needs_present && !slot->generation) {
+    const struct origin *origin = loading->command->origin;
+    bool is_there = slot->generation || (loading->generation && (slot->is_available || slot->error));
+    bool needs_present = !loading->generation || loading->options->if_match || (origin && origin->is_known);
+    if (needs_present && !is_there) {
         registry_unlock(registry);
         return refuse_unloaded(loading, err);
     }
@@ -328,6 +355,8 @@ static bool publish(struct loading *loading, struct error *err)
     slot->is_remembered = loading->is_remembered;
     slot->allow_other_heads = loading->options->allow_other_heads;
     slot->default_mode = loading->default_mode;
+    slot->is_pinned = loading->is_pinned;
+    slot->is_available = false;
     slot->n_loads++;
     registry->stats.loads++;
     if (loading->generation) {
@@ -336,6 +365,8 @@ static bool publish(struct loading *loading, struct error *err)
         memcpy(slot->digest, loading->generation->adapter->digest, sizeof slot->digest);
         list_append(&registry->generations, &loading->generation->link);
     }
+    slot->generation->is_pinned = slot->is_pinned;
+    slot->generation->last_used = ++registry->tick;
     if (old) {
         old->is_current = false;
         generation_drop_merge_locked(old, &view, &merged);
@@ -381,11 +412,8 @@ static bool keep_present(struct loading *loading, struct error *err)
 static bool has_present_content(struct loading *loading)
 {
     char digest[DIGEST_HEX_SIZE];
-    const struct registry *registry = loading->registry;
-    size_t file_limit =
-        adapter_file_limit(registry->model, registry->stats.adapter_bytes_limit); /* never changes */
-    if (loading->previous_digest[0] == '\0' || loading->is_stricter ||
-        !peft_directory_digest(loading->command->directory, file_limit, digest,
+    if (!loading->is_resident || loading->is_stricter ||
+        !peft_directory_digest(loading->command->directory, file_limit_of(loading->registry), digest,
                                NULL)) /* the load itself will say why */
         return false;
     return strcmp(digest, loading->previous_digest) == 0;
@@ -394,13 +422,15 @@ static bool has_present_content(struct loading *loading)
 static bool load(struct loading *loading, struct error *err)
 {
     struct command *command = loading->command;
-    uint64_t free_bytes;
-    if (!look_at_slot(loading, &free_bytes, err))
+    if (!look_at_slot(loading, err))
         return false;
-    bool ok =
-        has_present_content(loading) ? keep_present(loading, err) : read_adapter(loading, free_bytes, err);
+    if (command->origin && loading->is_resident)
+        return true; /* somebody else's load came first */
+    bool ok = has_present_content(loading) ? keep_present(loading, err) : read_adapter(loading, err);
     if (!ok)
         return false;
+    if (!loading->is_resident && strcmp(loading->previous_digest, command->report.digest) == 0)
+        command->report.unchanged = true;
     command->report.replaced = loading->previous_digest[0] && !command->report.unchanged;
     snprintf(command->report.id, sizeof command->report.id, "%s", command->id);
     if (loading->options->dry_run)
@@ -438,6 +468,25 @@ static void mark_failed(struct loading *loading, const struct error *problem)
     free(text);
 }
 
+static void tell_loaded(const struct command *command, bool was_resident)
+{
+    const struct lorad_load_report *report = &command->report;
+    registry_tell(command->registry,
+                  report->replaced                    ? "adapter_replaced"
+                  : report->unchanged && was_resident ? "adapter_unchanged"
+                                                      : "adapter_loaded",
+                  command->id, "%zu of %zu tensors, %zu sites, %" PRIu64 " bytes, %s", report->tensors_applied,
+                  report->tensors_present, report->n_sites, report->resident_bytes, report->digest);
+}
+
+/* What was loaded on use stays until those who wait have it. */
+static void hold_locked(struct command *command, const struct slot *slot)
+{
+    command->generation = slot->generation;
+    if (command->generation)
+        command->generation->n_references++;
+}
+
 static bool run_load(struct keeper_job *job)
 {
     struct command *command = LIST_ENTRY(job, struct command, job);
@@ -460,20 +509,14 @@ static bool run_load(struct keeper_job *job)
     }
     if (command->options->staged && !is_kept && !command->is_restore)
         remove_upload(registry, command->directory);
-    if (is_kept) {
-        const struct lorad_load_report *report = &command->report;
-        registry_tell(registry,
-                      report->unchanged  ? "adapter_unchanged"
-                      : report->replaced ? "adapter_replaced"
-                                         : "adapter_loaded",
-                      command->id, "%zu of %zu tensors, %zu sites, %" PRIu64 " bytes, %s",
-                      report->tensors_applied, report->tensors_present, report->n_sites,
-                      report->resident_bytes, report->digest);
-    }
+    if (is_kept && command->report.digest[0])
+        tell_loaded(command, loading.is_resident);
     registry_lock(registry);
     registry->stats.load_failures += !ok;
     struct slot *slot = map_get(&registry->slots, command->id);
     slot->n_served++;
+    if (ok && command->origin)
+        hold_locked(command, slot);
     slot_settle_locked(registry, slot);
     registry_unlock(registry);
     complete(command, ok);
@@ -569,6 +612,27 @@ bool registry_load(struct registry *registry, const char *id, const struct lorad
     return ok;
 }
 
+struct slot_generation *registry_load_on_use(struct registry *registry, const char *id, const struct origin *origin,
+                                             struct error *err)
+{
+    const struct lorad_load_options options = {
+        .staged = origin->is_upload, .trusted_path = true, .allow_other_heads = origin->allow_other_heads};
+    struct command command = {.registry = registry,
+                              .id = id,
+                              .options = &options,
+                              .directory = origin->directory,
+                              .origin = origin,
+                              .err = err};
+    bool ok = run_command(&command, run_load);
+    if (ok)
+        report_finish(&command.report);
+    else if (!command.is_done)
+        leave(registry, id); /* the keeper never saw it */
+    if (ok && !command.generation)
+        error_set(err, ERROR_UNAVAILABLE, "adapter", "adapter '%s' was unloaded in between", id);
+    return command.generation;
+}
+
 /* -- Unloading ----------------------------------------------------------------------------- */
 
 static bool run_unload(struct keeper_job *job)
@@ -608,9 +672,10 @@ static bool check_unload_locked(struct registry *registry, struct slot *slot, co
 {
     if (registry->is_stopping)
         return error_set(err, ERROR_UNAVAILABLE, NULL, "the daemon is shutting down");
-    if (!slot || (!slot->generation && !slot->error))
+    if (!slot || (!slot->generation && !slot->error && !slot->is_available))
         return error_set(err, ERROR_NOT_FOUND, "adapter", "there is no adapter '%s'", id);
-    return registry_check_match(if_match, slot->generation ? slot->digest : NULL, err);
+    bool is_there = slot->generation || slot->is_available;
+    return registry_check_match(if_match, is_there ? slot->digest : NULL, err);
 }
 
 /* Takes the generation out of its slot; what it was known by goes along, to be listed while it drains. */
@@ -634,7 +699,7 @@ static struct slot_generation *take_out_locked(struct registry *registry, struct
     free(slot->path);
     slot_set_generation_locked(registry, slot, NULL);
     slot->error = slot->path = NULL;
-    slot->is_upload = slot->is_remembered = false;
+    slot->is_upload = slot->is_remembered = slot->is_available = slot->is_pinned = false;
     slot->default_mode = LORAD_MODE_AUTO;
     slot->n_requests = slot->n_loads = 0;
     slot->counters = (struct lorad_adapter_counters){0};
@@ -708,6 +773,8 @@ static bool prepare_slot(struct registry *registry, const struct state_entry *en
     slot->is_remembered = true;
     slot->allow_other_heads = entry->allow_other_heads;
     slot->default_mode = entry->default_mode;
+    slot->is_pinned = entry->is_pinned;
+    slot->is_available = registry->is_lazy && !entry->is_pinned;
     memcpy(slot->digest, entry->digest, sizeof slot->digest);
     registry_unlock(registry);
     return true;
@@ -736,7 +803,9 @@ static bool restore_entry(struct registry *registry, const struct state_entry *e
                               .is_restore = true,
                               .err = &problem};
     bool ok = prepare_slot(registry, entry, known, err);
-    if (ok && directory) {
+    if (ok && registry->is_lazy && !entry->is_pinned) {
+        leave(registry, entry->id); /* its first use loads it, or says why not */
+    } else if (ok && directory) {
         if (run_command(&command, run_load))
             report_finish(&command.report);
         else if (!command.is_done)

@@ -145,6 +145,9 @@ bool registry_merge(struct registry *registry, const char *id, unsigned wait_ms,
 {
     struct timespec deadline;
     bool is_new = false;
+    struct slot_generation *held = registry->is_lazy ? registry_make_resident(registry, id, err) : NULL;
+    if (registry->is_lazy && !held)
+        return false;
     registry_deadline(&deadline, wait_ms);
     registry_lock(registry);
     struct slot_generation *generation = NULL;
@@ -154,12 +157,14 @@ bool registry_merge(struct registry *registry, const char *id, unsigned wait_ms,
         generation = registry_find_locked(registry, id, err);
     if (!generation) {
         registry_unlock(registry);
+        generation_unref(held);
         return false;
     }
     generation->n_references++;
     generation->is_kept = true;
     is_new = generation_ask_merge_locked(generation);
     registry_unlock(registry);
+    generation_unref(held);
     if (is_new)
         generation_start_merge(generation);
 
@@ -179,7 +184,9 @@ bool registry_unmerge(struct registry *registry, const char *id, struct error *e
     struct view *view = NULL;
     struct merged *merged = NULL;
     registry_lock(registry);
-    struct slot_generation *generation = registry_find_locked(registry, id, err);
+    const struct slot *slot = map_get(&registry->slots, id);
+    bool is_away = slot && slot->is_available; /* and its W' is gone */
+    struct slot_generation *generation = is_away ? NULL : registry_find_locked(registry, id, err);
     if (generation)
         generation_drop_merge_locked(generation, &view, &merged);
     pthread_cond_broadcast(&registry->changed);
@@ -187,7 +194,7 @@ bool registry_unmerge(struct registry *registry, const char *id, struct error *e
     view_unref(view);
     merged_unref(merged);
     registry_retry_parked(registry); /* it may be the one that was dropped */
-    return generation != NULL;
+    return is_away || generation;
 }
 
 /* -- Eviction ------------------------------------------------------------------------------ */

@@ -1,6 +1,6 @@
 /*
  * state.c - {"version": 1, "adapters": [{"id", "digest", "path" or "upload": true, "default_mode",
- * "allow_other_heads"}]}.
+ * "allow_other_heads", "pinned"}]}.
  *
  * We wrote it, but read it as if a stranger had: a field that is off may mean another version, and half a
  * registry is worse than none.
@@ -34,7 +34,7 @@ static bool read_mode(const json_t *object, enum lorad_mode *out, struct error *
 static bool read_entry(struct state_entry *out, const json_t *object, struct error *err)
 {
     static const char *const known[] = {"id", "digest", "path", "upload", "default_mode", "allow_other_heads",
-                                        NULL};
+                                        "pinned", NULL};
     const char *id, *digest, *path = NULL;
     if (!json_is_object(object))
         return error_set(err, ERROR_BAD_INPUT, "adapters", "holds what is not an object");
@@ -42,6 +42,7 @@ static bool read_entry(struct state_entry *out, const json_t *object, struct err
         !json_require_string(object, "digest", &digest, err) ||
         !json_get_string(object, "path", &path, err) ||
         !json_get_bool(object, "upload", &out->is_upload, err) ||
+        !json_get_bool(object, "pinned", &out->is_pinned, err) ||
         !json_get_bool(object, "allow_other_heads", &out->allow_other_heads, err) ||
         !read_mode(object, &out->default_mode, err))
         return false;
@@ -112,6 +113,8 @@ static json_t *describe(const struct state_entry *entry)
         ok = json_object_set_new(object, "path", json_string(entry->path)) == 0;
     if (ok && entry->allow_other_heads)
         ok = json_object_set_new(object, "allow_other_heads", json_true()) == 0;
+    if (ok && entry->is_pinned)
+        ok = json_object_set_new(object, "pinned", json_true()) == 0;
     if (ok)
         return object;
     json_decref(object);

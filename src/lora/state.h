@@ -13,7 +13,7 @@ struct state_entry {
     char digest[LORAD_DIGEST_SIZE];
     char *path; /* NULL for an upload, which lies at uploads/<digest> */
     bool is_upload;
-    bool allow_other_heads;
+    bool allow_other_heads, is_pinned;
     enum lorad_mode default_mode;
 };
 

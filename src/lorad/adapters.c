@@ -55,9 +55,14 @@ bool lorad_adapter_list(struct lorad *lorad, struct lorad_adapter_list *out, str
     return registry_list(lorad->registry, NULL, out, err);
 }
 
+bool lorad_adapter_list_all(struct lorad *lorad, struct lorad_adapter_list *out, struct error *err)
+{
+    return registry_list_all(lorad->registry, NULL, out, err);
+}
+
 bool lorad_adapter_get(struct lorad *lorad, const char *id, struct lorad_adapter_list *out, struct error *err)
 {
-    return registry_list(lorad->registry, id, out, err);
+    return registry_list_all(lorad->registry, id, out, err);
 }
 
 void lorad_adapter_list_finish(struct lorad_adapter_list *list)

@@ -145,6 +145,8 @@ static bool open_registry(struct lorad *lorad, const struct lorad_options *optio
         .state_dir = options->state_dir,
         .adapter_memory = options->adapter_memory ? options->adapter_memory : eighth,
         .merged_memory = options->merged_memory ? options->merged_memory : eighth,
+        .lazy = options->lazy,
+        .reserved_id = lorad->name,
         .auto_merge = !options->no_auto_merge,
         .event = log_registry_event,
     };
