@@ -168,6 +168,7 @@ struct lorad_stats {
     uint64_t mode_only_on_the_fly_total, mode_on_the_fly_cheaper_total, mode_merged_cheaper_total;
     uint64_t adapters_loaded, adapter_bytes, adapter_bytes_limit;
     uint64_t merged_count, merged_bytes, merged_bytes_limit, merges_total, merge_evictions_total;
+    uint64_t adapter_evictions_total; /* adapters that made room for others, where they are loaded on use */
     uint64_t loads_total, load_failures_total, unloads_total;
     uint64_t merge_decisions[LORAD_N_DECISIONS];
     struct lorad_histogram time_to_first_token, inter_token, step_time, queue_time;

@@ -181,6 +181,7 @@ static bool read_load_body(const json_t *body, struct lorad_load_options *load, 
 {
     static const char *const known[] = {"path", "mode", "allow_other_heads", "pin", NULL};
     const char *mode = NULL;
+    load->has_pin |= !json_is_absent(body, "pin");
     return json_check_known(body, known, err) && json_require_string(body, "path", &load->path, err) &&
            json_get_string(body, "mode", &mode, err) && read_mode_name(mode, load, err) &&
            json_get_bool(body, "pin", &load->pin, err) &&
@@ -194,6 +195,7 @@ static bool read_conditions(struct http_request *request, struct lorad_load_opti
     if (none && strcmp(none, "*") != 0)
         return error_set(err, ERROR_BAD_INPUT, "If-None-Match", "only * is served");
     load->only_new = none != NULL;
+    load->has_pin = request_query(request, "pin") != NULL;
     return request_if_match(request, &load->if_match, err) &&
            request_query_bool(request, "dry_run", &load->dry_run, err) &&
            request_query_bool(request, "allow_other_heads", &load->allow_other_heads, err) &&

@@ -94,6 +94,8 @@ static void write_memory(struct buffer *out, const struct lorad_stats *stats)
     gauge(out, "lorad_merged_bytes", "Bytes of merged weights.", stats->merged_bytes);
     gauge(out, "lorad_merged_bytes_limit", "The budget for them.", stats->merged_bytes_limit);
     counter(out, "lorad_merges_total", "Merges completed.", stats->merges_total);
+    counter(out, "lorad_adapter_evictions_total", "Adapters set aside for others; their next use loads them again.",
+            stats->adapter_evictions_total);
     counter(out, "lorad_merge_evictions_total", "Merged weights evicted for others.", stats->merge_evictions_total);
     counter(out, "lorad_adapter_loads_total", "Adapters loaded or replaced.", stats->loads_total);
     counter(out, "lorad_adapter_load_failures_total", "Loads refused.", stats->load_failures_total);

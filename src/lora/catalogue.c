@@ -106,7 +106,7 @@ static bool holds_adapter(const struct catalogue *catalogue, int directory, cons
         free(real);
         return real != NULL;
     }
-    snprintf(path, sizeof path, "%s/" CONFIG_NAME, name);
+    snprintf(path, sizeof path, "%.*s/" CONFIG_NAME, LORAD_ID_SIZE - 1, name); /* a valid id is no longer */
     return faccessat(directory, path, F_OK, 0) == 0;
 }
 

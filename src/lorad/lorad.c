@@ -276,6 +276,7 @@ void lorad_stats_read(struct lorad *lorad, struct lorad_stats *out)
     out->merged_bytes_limit = registry.merged_bytes_limit;
     out->merges_total = registry.merges;
     out->merge_evictions_total = registry.merge_evictions;
+    out->adapter_evictions_total = registry.evictions;
     out->loads_total = registry.loads;
     out->load_failures_total = registry.load_failures;
     out->unloads_total = registry.unloads;
