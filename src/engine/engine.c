@@ -21,7 +21,10 @@ enum { LEAST_SEQUENCES = 16 };
 
 static void count_running(struct engine *engine)
 {
-    stats_set(&engine->stats.requests_running, engine->n_in_state[SEQUENCE_RUNNING]);
+    size_t n_running = engine->n_in_state[SEQUENCE_RUNNING];
+    stats_set(&engine->stats.requests_running, n_running);
+    if (engine->options.n_running)
+        atomic_store_explicit(engine->options.n_running, n_running, memory_order_relaxed);
 }
 
 void engine_set_state(struct engine *engine, struct sequence *sequence, enum sequence_state state)

@@ -6,6 +6,8 @@
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
 
+#include <stdatomic.h>
+
 #include <lorad/lorad.h>
 
 #include "engine/cost.h"
@@ -27,6 +29,7 @@ struct engine_options {
     size_t max_sequences;     /* running at a time; 0: as many as keep the machine busy, 16 to ENGINE_SEQUENCES */
     size_t max_batch_tokens;  /* per step */
     size_t max_queue;         /* waiting */
+    _Atomic size_t *n_running; /* where to keep how many run now, for others to read; NULL: nowhere */
     bool calibrate;           /* measure how long steps take; else typical proportions are assumed */
 };
 

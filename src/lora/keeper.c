@@ -12,12 +12,17 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+#include "base/clock.h"
 #include "base/mailbox.h"
 #include "base/pool.h"
+
+enum { PAUSE_PER_SLICE = 12, LONGEST_PAUSE_MS = 200 };
 
 struct keeper {
     struct mailbox mailbox;
     struct list sliced; /* keeper's thread only */
+    const _Atomic size_t *n_running; /* requests in the engine; NULL: nobody says */
     atomic_bool stopping;
     pthread_t thread;
 };
@@ -37,6 +42,21 @@ static void take_message(struct keeper *keeper, struct list *message)
             ;
 }
 
+static bool is_engine_busy(const struct keeper *keeper)
+{
+    return keeper->n_running && atomic_load_explicit(keeper->n_running, memory_order_relaxed) > 0;
+}
+
+/* A low priority alone does not make slices rare: whenever the engine's threads wait for each other there is a core to be had, and who
+   has it keeps it for some milliseconds. So while the engine works a slice is followed by a pause, which a message ends. */
+static struct list *pause_after(struct keeper *keeper, uint64_t slice_us)
+{
+    uint64_t pause_ms = size_min(slice_us * PAUSE_PER_SLICE / 1000, LONGEST_PAUSE_MS);
+    if (!is_engine_busy(keeper) || pause_ms == 0)
+        return NULL;
+    return mailbox_wait(&keeper->mailbox, (int)pause_ms);
+}
+
 static void run_slice(struct keeper *keeper)
 {
     struct keeper_job *job = job_of(keeper->sliced.next);
@@ -45,6 +65,17 @@ static void run_slice(struct keeper *keeper)
         /* Back to the front: one merge after the other, not all at a time. */
         list_append(keeper->sliced.next, &job->link);
     }
+}
+
+/* Whether a message ended the pause. */
+static bool run_slice_and_pause(struct keeper *keeper)
+{
+    uint64_t began_us = clock_now_us();
+    run_slice(keeper);
+    struct list *message = pause_after(keeper, clock_now_us() - began_us);
+    if (message)
+        take_message(keeper, message);
+    return message != NULL;
 }
 
 /* Before it sleeps the keeper gives back what adapters have left free between other blocks: loading and unloading for months
@@ -87,18 +118,19 @@ static void *keeper_main(void *context)
         if (message)
             take_message(keeper, message);
         else if (has_slices)
-            run_slice(keeper);
+            has_worked |= run_slice_and_pause(keeper);
         else if (is_closed)
             return NULL;
     }
 }
 
-struct keeper *keeper_create(struct error *err)
+struct keeper *keeper_create(const _Atomic size_t *n_running, struct error *err)
 {
     struct keeper *keeper = calloc(1, sizeof *keeper);
     if (!keeper)
         return error_no_memory(err), NULL;
     list_init(&keeper->sliced);
+    keeper->n_running = n_running;
     if (!mailbox_init(&keeper->mailbox, err)) {
         free(keeper);
         return NULL;

@@ -9,6 +9,9 @@
 #ifndef LORA_KEEPER_H
 #define LORA_KEEPER_H
 
+#include <stdatomic.h>
+#include <stddef.h>
+
 #include "base/error.h"
 #include "base/list.h"
 
@@ -22,7 +25,9 @@ struct keeper_job {
     bool in_slices;
 };
 
-struct keeper *keeper_create(struct error *err);
+/* `n_running`: how many requests the engine computes now, which must outlive the keeper: while it is not 0 slices are few and far
+   between. NULL: there is no such number. */
+struct keeper *keeper_create(const _Atomic size_t *n_running, struct error *err);
 
 /* False when the keeper is closed: the job stays the caller's. */
 bool keeper_post(struct keeper *keeper, struct keeper_job *job);

@@ -801,7 +801,7 @@ struct registry *registry_create(const struct registry_options *options, struct 
     if (failed)
         error_no_memory(err);
     registry->base_view = failed ? NULL : view_create_base(options->model, err);
-    registry->keeper = registry->base_view ? keeper_create(err) : NULL;
+    registry->keeper = registry->base_view ? keeper_create(options->n_running, err) : NULL;
     if (registry->keeper)
         return registry;
     free_registry(registry);

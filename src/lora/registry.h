@@ -9,6 +9,8 @@
 #ifndef LORA_REGISTRY_H
 #define LORA_REGISTRY_H
 
+#include <stdatomic.h>
+
 #include <lorad/types.h>
 
 #include "lora/compose.h"
@@ -23,6 +25,7 @@ struct registry_options {
     uint64_t adapter_memory, merged_memory; /* bytes */
     bool lazy;                /* adapters_dir's are loaded on use; those not in use make room for others */
     const char *reserved_id;  /* never an adapter's, whatever adapters_dir holds; NULL: none */
+    const _Atomic size_t *n_running; /* requests that the engine computes; NULL: not known. A merge gets out of their way */
     bool auto_merge; /* makes a W' that pays without being asked (lease_gain) */
     /* Told what happened, from the keeper thread; may be NULL. `message` is one line. */
     void (*event)(void *context, const char *event, const char *id, const char *message);

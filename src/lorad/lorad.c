@@ -147,6 +147,7 @@ static bool open_registry(struct lorad *lorad, const struct lorad_options *optio
         .merged_memory = options->merged_memory ? options->merged_memory : eighth,
         .lazy = options->lazy,
         .reserved_id = lorad->name,
+        .n_running = &lorad->n_running,
         .auto_merge = !options->no_auto_merge,
         .event = log_registry_event,
     };
@@ -179,6 +180,7 @@ static bool open_engine(struct lorad *lorad, const struct lorad_options *options
         .max_sequences = options->max_sequences,
         .max_batch_tokens = options->max_batch_tokens ? options->max_batch_tokens : DEFAULT_BATCH_TOKENS,
         .max_queue = options->max_queue ? options->max_queue : DEFAULT_QUEUE,
+        .n_running = &lorad->n_running,
         .calibrate = true,
     };
     lorad->pool = pool_create(n_threads, err);

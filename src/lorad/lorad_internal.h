@@ -22,6 +22,7 @@ struct lorad {
     char *path, *name;
     size_t context;
     atomic_bool draining;
+    _Atomic size_t n_running; /* the engine tells the keeper */
 };
 
 /* Opens with a model and tokenizer as options say, but no engine, registry or thread: for offline work. */

@@ -39,18 +39,19 @@ struct matrix *matrix_wrap(enum weight_type type, size_t n_out, size_t n_in, con
 static void *allocate(size_t n_bytes)
 {
     size_t alignment = n_bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
-    void *memory = aligned_alloc(alignment, align_up(n_bytes, ALIGNMENT));
-    if (memory && alignment == HUGE_PAGE)
+    void *memory;
+    if (posix_memalign(&memory, alignment, n_bytes) != 0)
+        return NULL;
+    if (alignment == HUGE_PAGE)
         (void)madvise(memory, n_bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* refused: small pages then */
     return memory;
 }
 
 struct matrix *matrix_create(enum weight_type type, size_t n_out, size_t n_in, struct error *err)
 {
-    size_t n_elements, n_bytes, n_padded;
+    size_t n_elements, n_bytes;
     void *memory = NULL;
-    if (size_multiply(n_out, n_in, &n_elements) && size_multiply(n_elements, weight_type_size(type), &n_bytes) &&
-        size_add(n_bytes, ALIGNMENT, &n_padded))
+    if (size_multiply(n_out, n_in, &n_elements) && size_multiply(n_elements, weight_type_size(type), &n_bytes))
         memory = allocate(size_max(n_bytes, 1));
     if (!memory) {
         error_no_memory(err);

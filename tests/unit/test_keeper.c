@@ -40,7 +40,7 @@ static void jobs_run_in_the_order_of_arrival(void **state)
     struct work works[20];
     atomic_int order = 0;
     (void)state;
-    struct keeper *keeper = keeper_create(&err);
+    struct keeper *keeper = keeper_create(NULL, &err);
     assert_non_null(keeper);
     assert_false(keeper_is_current(keeper));
     for (int i = 0; i < 20; i++) {
@@ -57,7 +57,7 @@ static void urgent_work_goes_between_the_slices_of_a_merge(void **state)
     struct error err;
     atomic_int order = 0;
     (void)state;
-    struct keeper *keeper = keeper_create(&err);
+    struct keeper *keeper = keeper_create(NULL, &err);
     struct work merge = {
         .job = {.run = run_work, .in_slices = true}, .keeper = keeper, .order = &order, .n_slices = 300};
     struct work load = {.job = {.run = run_work}, .keeper = keeper, .order = &order, .n_slices = 1};
@@ -77,7 +77,7 @@ static void merges_are_made_one_after_the_other(void **state)
     struct error err;
     atomic_int order = 0;
     (void)state;
-    struct keeper *keeper = keeper_create(&err);
+    struct keeper *keeper = keeper_create(NULL, &err);
     struct work first = {
         .job = {.run = run_work, .in_slices = true}, .keeper = keeper, .order = &order, .n_slices = 30};
     struct work second = {
@@ -95,7 +95,7 @@ static void stopping_tells_work_in_slices_to_end(void **state)
     struct error err;
     atomic_int order = 0;
     (void)state;
-    struct keeper *keeper = keeper_create(&err);
+    struct keeper *keeper = keeper_create(NULL, &err);
     struct work merge = {
         .job = {.run = run_work, .in_slices = true}, .keeper = keeper, .order = &order, .n_slices = 1 << 30};
     assert_true(keeper_post(keeper, &merge.job));
