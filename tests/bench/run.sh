@@ -94,7 +94,7 @@ flags_of() {
         case "$1" in
         steady) printf '%s\n' --scenario steady --prompt 128 --tokens 16 --repeats 2 ;;
         mix-8) printf '%s\n' --scenario mix --clients 8 --rank 16 --prompt 8 --tokens 12 --repeats 2 ;;
-        mix-32) printf '%s\n' --scenario mix --clients 32 --rank 16 --prompt 4 --tokens 10 --repeats 1 ;;
+        mix-32) printf '%s\n' --scenario mix --clients 32 --rank 16 --prompt 4 --tokens 40 --repeats 1 ;;
         ranks) printf '%s\n' --scenario ranks --clients 4 --points 8,32,128 --prompt 8 --tokens 10 --repeats 2 ;;
         adapters) printf '%s\n' --scenario adapters --points 1,4,16,32 --clients 16 --prompt 4 --tokens 6 --repeats 1 ;;
         merge) printf '%s\n' --scenario merge --points 1,2,4 --prompt 4 --tokens 10 --repeats 2 ;;
@@ -107,12 +107,12 @@ flags_of() {
         case "$1" in
         steady) printf '%s\n' --scenario steady --prompt 512 --tokens 64 ;;
         mix-8) printf '%s\n' --scenario mix --clients 8 --rank 16 --tokens 48 --repeats 7 ;;
-        mix-32) printf '%s\n' --scenario mix --clients 32 --rank 16 --prompt 16 --tokens 32 ;;
+        mix-32) printf '%s\n' --scenario mix --clients 32 --rank 16 --prompt 16 --tokens 96 --repeats 3 ;;
         ranks) printf '%s\n' --scenario ranks --clients 8 ;;
         adapters) printf '%s\n' --scenario adapters --rank 16 --points "$(adapter_points)" ;;
         merge) printf '%s\n' --scenario merge --rank 16 ;;
-        swap) printf '%s\n' --scenario swap --clients 4 --adapters 20 --merges 5 --rank 16 ;;
-        starvation) printf '%s\n' --scenario starvation --flood 200 ;;
+        swap) printf '%s\n' --scenario swap --clients 4 --adapters 20 --merges 5 --rank 16 --repeats 1 ;;
+        starvation) printf '%s\n' --scenario starvation --flood 200 --prompt 128 --repeats 2 ;;
         prefix) printf '%s\n' --scenario prefix --prompt 1024 ;;
         *) wrong_usage ;;
         esac
