@@ -1,10 +1,13 @@
 """What a client sees of the engine: prefixes that are computed once, preemption that only takes time, the chosen mode, fair shares."""
 import concurrent.futures
+import os
 import unittest
 
 import daemon
 from daemon import ADAPTERS, DEMO, Daemon
 
+SANITIZED = bool(os.environ.get("LORAD_TEST_SANITIZED"))
+N_LONG, N_FLOOD, FLOOD_TOKENS = (60, 16, 100) if SANITIZED else (150, 40, 400)
 TEXT = "Input: " + "Show the item and quantity of all orders marked as closed and for a pen. " * 6 + "\nOutput:"
 ASK = {"temperature": 0, "max_tokens": 40, "logprobs": 2, "ignore_eos": True, "mode": "on_the_fly"}
 
@@ -42,10 +45,10 @@ class Engine(unittest.TestCase):
 
     def test_a_cache_that_is_far_too_small_changes_no_answer(self):
         names = ["sql", "json", "date", "past"]
-        asks = [{**ASK, "prompt": TEXT[i:], "adapter": names[i % 4], "max_tokens": 150 + i} for i in range(12)]
+        asks = [{**ASK, "prompt": TEXT[i:], "adapter": names[i % 4], "max_tokens": N_LONG + i} for i in range(12)]
         with Daemon(*adapter_flags(*names), "--max-sequences", 1, "--context", 512, model=DEMO) as d:
             expected = [said(d.post("/v1/generate", ask)) for ask in asks]
-        # 512 positions of 256 x 4 layers or so: room for one sequence at its longest, and a little.
+        # Blocks for two sequences at their longest, or so.
         with Daemon(*adapter_flags(*names), "--context", 512, "--kv-memory", "3M", model=DEMO) as d:
             with concurrent.futures.ThreadPoolExecutor(12) as pool:
                 answers = list(pool.map(lambda ask: d.post("/v1/generate", ask), asks))
@@ -79,9 +82,9 @@ class Engine(unittest.TestCase):
 
     def test_a_flood_through_one_adapter_does_not_starve_another(self):
         with Daemon(*adapter_flags("sql", "json"), "--max-sequences", 4, model=DEMO) as d:
-            flood = {**ASK, "prompt": TEXT, "adapter": "sql", "max_tokens": 400}
-            with concurrent.futures.ThreadPoolExecutor(40) as pool:
-                running = [pool.submit(d.post, "/v1/generate", {**flood, "prompt": TEXT[i:]}) for i in range(40)]
+            flood = {**ASK, "prompt": TEXT, "adapter": "sql", "max_tokens": FLOOD_TOKENS}
+            with concurrent.futures.ThreadPoolExecutor(N_FLOOD) as pool:
+                running = [pool.submit(d.post, "/v1/generate", {**flood, "prompt": TEXT[i:]}) for i in range(N_FLOOD)]
                 d.wait_for(lambda: d.metrics()["lorad_requests_running"] == 4)
                 for _ in range(3):
                     answer = d.post("/v1/generate", {**ASK, "prompt": "x", "adapter": "json", "max_tokens": 2})
@@ -89,7 +92,7 @@ class Engine(unittest.TestCase):
                 n_ended = sum(future.done() for future in running)
                 for future in running:
                     self.assertEqual(future.result().status, 200)
-            self.assertLess(n_ended, 36)
+            self.assertLess(n_ended, N_FLOOD - 4)
             self.assertGreater(d.metrics()["lorad_pauses_total"], 0)
 
 
