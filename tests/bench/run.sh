@@ -82,9 +82,9 @@ adapter_points() {
     local available
     available=$(awk '/^MemAvailable:/ { print int($2 / 1048576) }' /proc/meminfo)
     if [ "$available" -ge 16 ]; then
-        echo 1,2,4,8,16,32,64,128,256
+        echo 1,4,16,64,256
     else
-        echo 1,2,4,8,16,32,64
+        echo 1,4,16,64
     fi
 }
 
@@ -109,10 +109,10 @@ flags_of() {
         mix-8) printf '%s\n' --scenario mix --clients 8 --rank 16 --tokens 48 --repeats 7 ;;
         mix-32) printf '%s\n' --scenario mix --clients 32 --rank 16 --prompt 16 --tokens 96 --repeats 3 ;;
         ranks) printf '%s\n' --scenario ranks --clients 8 ;;
-        adapters) printf '%s\n' --scenario adapters --rank 16 --points "$(adapter_points)" ;;
-        merge) printf '%s\n' --scenario merge --rank 16 ;;
+        adapters) printf '%s\n' --scenario adapters --rank 16 --points "$(adapter_points)" --tokens 16 --repeats 1 ;;
+        merge) printf '%s\n' --scenario merge --rank 16 --points 1,2,4,8 --repeats 3 ;;
         swap) printf '%s\n' --scenario swap --clients 4 --adapters 20 --merges 5 --rank 16 --repeats 1 ;;
-        starvation) printf '%s\n' --scenario starvation --flood 200 --prompt 128 --repeats 2 ;;
+        starvation) printf '%s\n' --scenario starvation --flood 200 --prompt 64 --tokens 16 --repeats 2 ;;
         prefix) printf '%s\n' --scenario prefix --prompt 1024 ;;
         *) wrong_usage ;;
         esac
