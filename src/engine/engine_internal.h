@@ -55,6 +55,9 @@ void engine_set_state(struct engine *engine, struct sequence *sequence, enum seq
    which their prompts are to be served; *max_prompt_out: how many tokens of prompts the step should have. */
 size_t engine_seat(struct engine *engine, struct sequence **out, size_t *max_prompt_out, uint64_t now_us);
 
+/* Tokens of one view more among engine->loads, of which there are *n. */
+void engine_add_load(struct engine *engine, size_t *n, const struct view *view, const struct cost_view *cost, size_t n_tokens);
+
 /* step.c: one step. False: there is nothing to do. */
 bool engine_step(struct engine *engine);
 size_t engine_step_bytes(const struct engine *engine); /* of the arena */

@@ -58,31 +58,38 @@ static bool take_blocks(struct engine *engine, struct sequence *sequence)
 
 /* ---- on the fly or merged ---- */
 
-/* A step in which all that run decode, and `one` does so through `view`. */
-static double estimate(const struct engine *engine, const struct sequence *one, const struct view *view)
+void engine_add_load(struct engine *engine, size_t *n, const struct view *view, const struct cost_view *cost, size_t n_tokens)
 {
-    struct cost_load *loads = engine->loads;
-    const struct view **views = engine->load_views;
-    size_t n = 1;
-    views[0] = view;
-    loads[0] = (struct cost_load){*sequence_cost_through(one, view), 1};
-    LIST_FOR_EACH(link, &engine->live) {
-        const struct sequence *sequence = sequence_at(link);
-        size_t i = 0;
-        if (sequence->state != SEQUENCE_RUNNING || sequence == one)
-            continue;
-        while (i < n && views[i] != sequence->view)
-            i++;
-        if (i == n) {
-            views[n] = sequence->view;
-            loads[n++] = (struct cost_load){*sequence_cost_through(sequence, sequence->view), 0};
-        }
-        loads[i].n_tokens++;
+    size_t i = 0;
+    while (i < *n && engine->load_views[i] != view)
+        i++;
+    if (i == *n) {
+        engine->load_views[i] = view;
+        engine->loads[(*n)++] = (struct cost_load){*cost, 0};
     }
-    return cost_step_us(&engine->cost, loads, n);
+    engine->loads[i].n_tokens += n_tokens;
 }
 
-static bool is_merged_cheaper(const struct engine *engine, const struct sequence *sequence)
+/* A step in which all that have a place decode: the adapter of `one` through `view`, everybody else on the fly who may. Not as they
+   run: else each of several that began alone, merged, would be a reason for the next one not to go back to the weights they share. */
+static double estimate(struct engine *engine, const struct sequence *one, const struct view *view)
+{
+    size_t n = 0;
+    engine_add_load(engine, &n, view, sequence_cost_through(one, view), 1);
+    LIST_FOR_EACH(link, &engine->live) {
+        const struct sequence *sequence = sequence_at(link);
+        const struct view *own = sequence->request->view;
+        if (sequence == one || !sequence->item.is_chosen)
+            continue;
+        if (own == one->request->view)
+            engine_add_load(engine, &n, view, sequence_cost_through(one, view), 1);
+        else
+            engine_add_load(engine, &n, own, &sequence->cost_on_the_fly, 1);
+    }
+    return cost_step_us(&engine->cost, engine->loads, n);
+}
+
+static bool is_merged_cheaper(struct engine *engine, const struct sequence *sequence)
 {
     const struct engine_request *request = sequence->request;
     return estimate(engine, sequence, request->merged_view) <= estimate(engine, sequence, request->view);

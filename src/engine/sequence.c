@@ -21,6 +21,8 @@ struct sequence *sequence_create(struct stream *stream, size_t max_tokens, struc
         return NULL;
     }
     *sequence = (struct sequence){.stream = stream, .request = request, .max_tokens = max_tokens, .stop_id = -1};
+    sequence->cost_on_the_fly = cost_of_view(request->view);
+    sequence->cost_merged = request->merged_view ? cost_of_view(request->merged_view) : cost_if_merged(request->view);
     return sequence;
 }
 
@@ -88,8 +90,6 @@ static bool create_prompt_tokens(struct sequence *sequence, struct error *err)
 bool sequence_begin(struct sequence *sequence, const struct sequence_tools *tools, struct error *err)
 {
     const struct engine_request *request = sequence->request;
-    sequence->cost_on_the_fly = cost_of_view(request->view);
-    sequence->cost_merged = request->merged_view ? cost_of_view(request->merged_view) : cost_if_merged(request->view);
     sequence_use_view(sequence, request->view);
     if (!copy_prompt(sequence, err) || !create_detokenizer(sequence, tools->tokenizer, err) ||
         !collect_banned(sequence, &tools->model->generation, err) || !create_prompt_tokens(sequence, err))

@@ -40,10 +40,10 @@ struct sequence {
     struct stream *stream;
     const struct engine_request *request;
     size_t max_tokens;
+    struct cost_view cost_on_the_fly, cost_merged; /* of the request's views; when there is no merged one, of what it would be */
 
     /* From sequence_begin on. */
     struct view *view;       /* the request's, or its merged one */
-    struct cost_view cost_on_the_fly, cost_merged; /* of the two; when there is no merged one, of what it would be */
     int32_t *tokens;         /* n_known: the prompt and what was generated; room for max_tokens */
     size_t n_known;
     size_t n_done;           /* positions in the cache */

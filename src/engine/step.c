@@ -86,8 +86,8 @@ static void fail_parts(struct engine *engine, const struct step *step, const cha
 
 /* ---- what merging would gain ---- */
 
-/* The step's loads but for those of the adapter behind `request`; its tokens. */
-static size_t collect_others(const struct engine *engine, const struct step *step, const struct engine_request *request,
+/* The step's loads but for those of the adapter behind `request`, on the fly as far as they may; its tokens. */
+static size_t collect_others(struct engine *engine, const struct step *step, const struct engine_request *request,
                              size_t *n_tokens_out)
 {
     size_t n = 0;
@@ -95,14 +95,10 @@ static size_t collect_others(const struct engine *engine, const struct step *ste
     for (size_t i = 0; i < step->plan.n_parts; i++) {
         const struct sequence *sequence = sequence_of(step, i);
         size_t n_tokens = step->plan.parts[i].n_tokens;
-        if (sequence->request->view == request->view) {
+        if (sequence->request->view == request->view)
             *n_tokens_out += n_tokens;
-        } else if (n > 0 && engine->load_views[n - 1] == sequence->view) {
-            engine->loads[n - 1].n_tokens += n_tokens; /* equal views are neighbours */
-        } else {
-            engine->load_views[n] = sequence->view;
-            engine->loads[n++] = (struct cost_load){*sequence_cost_through(sequence, sequence->view), n_tokens};
-        }
+        else
+            engine_add_load(engine, &n, sequence->request->view, &sequence->cost_on_the_fly, n_tokens);
     }
     return n;
 }

@@ -386,6 +386,43 @@ static void in_a_mixed_batch_it_is_answered_on_the_fly_and_stays_so(void **state
     answer_finish(&expected);
 }
 
+/* Each would be cheaper merged if it were alone, but together they share the base's weights. */
+static void several_adapters_with_merged_weights_run_on_the_fly_together(void **state)
+{
+    enum { N = 6 };
+    struct view *pairs[N], *merged[N];
+    struct stream *streams[N];
+    size_t n_merged = 0;
+    (void)state;
+    for (unsigned i = 0; i < N; i++) {
+        pairs[i] = tiny_view_create(kit.model, (struct tiny_view){.seed = 10 + i, .n_deltas = 1, .rank = 1, .body_only = true});
+        merged[i] = tiny_view_create(kit.model, (struct tiny_view){.seed = 20 + i, .has_weights = true});
+    }
+    start((struct shape){0});
+    for (size_t i = 0; i < N; i++) {
+        struct engine_request request = ask(10, 300);
+        request.view = pairs[i];
+        request.merged_view = merged[i];
+        request.share = i;
+        streams[i] = submit(request);
+        if (i == 0)
+            wait_for_event(streams[0]);
+    }
+    for (size_t i = 0; i < N; i++) {
+        struct answer answer = collect(streams[i]);
+        n_merged += answer.is_merged;
+        if (i == 0)
+            assert_true(answer.is_merged); /* it began alone */
+        answer_finish(&answer);
+    }
+    assert_int_equal(n_merged, 1);
+    stop();
+    for (size_t i = 0; i < N; i++) {
+        view_unref(pairs[i]);
+        view_unref(merged[i]);
+    }
+}
+
 static void who_may_switch_follows_the_batch(void **state)
 {
     struct stream *others[6];
@@ -456,6 +493,7 @@ int main(void)
         cmocka_unit_test(the_higher_priority_of_a_share_goes_first),
         cmocka_unit_test(alone_it_is_answered_merged),
         cmocka_unit_test(in_a_mixed_batch_it_is_answered_on_the_fly_and_stays_so),
+        cmocka_unit_test(several_adapters_with_merged_weights_run_on_the_fly_together),
         cmocka_unit_test(who_may_switch_follows_the_batch),
         cmocka_unit_test(what_merging_gains_is_reported_where_it_gains),
     };
