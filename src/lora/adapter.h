@@ -43,7 +43,7 @@ struct adapter {
     bool is_plain;                  /* only low-rank deltas: may be scaled and mixed with others */
     const char *not_plain_because;  /* "uses DoRA (use_dora)", ...; NULL when plain */
     uint64_t n_parameters;
-    uint64_t resident_bytes;        /* everything that unloading gives back */
+    uint64_t resident_bytes;        /* everything that unloading gives back, its view included */
     struct lorad_load_report report; /* id is filled by the registry */
     void (*dispose)(struct adapter *adapter); /* called by the last unref: adapter_destroy, or a post to the keeper */
     void *dispose_context;

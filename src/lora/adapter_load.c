@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "lora/compose.h"
 #include "lora/peft_directory.h"
 #include "lora/report.h"
 
@@ -21,7 +22,8 @@ static bool make_room(struct load *load, struct error *err)
     load_count_block(load, load->n_sites, sizeof(struct adapter_site));
     load_count_block(load, load->n_norms, sizeof(struct adapter_norm));
     uint64_t n_bytes = sizeof(struct adapter) + load->n_block_bytes + load->n_matrix_bytes +
-                       load->n_sites * sizeof(struct lorad_site_report);
+                       load->n_sites * sizeof(struct lorad_site_report) +
+                       compose_bytes(load->model, load->n_sites); /* requests use it through a view of its own */
     load->adapter->resident_bytes = n_bytes;
     return load->room->make(load->room->context, n_bytes, err);
 }

@@ -36,10 +36,15 @@ struct making {
     struct delta *deltas; /* room for all of all parts */
 };
 
+static size_t deltas_offset(size_t n_adapters)
+{
+    return align_up(sizeof(struct holding) + n_adapters * sizeof(struct adapter *), 64);
+}
+
 static bool begin(struct making *making, const struct model *model, size_t n_adapters, size_t n_deltas,
                   struct error *err)
 {
-    size_t deltas_at = align_up(sizeof(struct holding) + n_adapters * sizeof(struct adapter *), 64);
+    size_t deltas_at = deltas_offset(n_adapters);
     size_t n_extra = deltas_at + n_deltas * sizeof(struct delta);
     void *extra;
     making->view = view_create_copy_of_base(model, n_extra, &making->sites, &making->norms, &extra, err);
@@ -175,6 +180,11 @@ static bool identify_merged(struct view *view, const struct adapter *adapter, co
         digest_update(digest, merged->weights[i] ? "W" : "-", 1);
     digest_finish_hex(digest, view->identity);
     return true;
+}
+
+size_t compose_bytes(const struct model *model, size_t n_sites)
+{
+    return view_bytes(model, deltas_offset(1) + n_sites * sizeof(struct delta));
 }
 
 struct view *compose_on_the_fly(const struct model *model, const struct compose_part *parts, size_t n_parts,

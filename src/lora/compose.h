@@ -18,6 +18,9 @@ struct compose_part {
 struct view *compose_on_the_fly(const struct model *model, const struct compose_part *parts, size_t n_parts,
                                 struct error *err);
 
+/* Bytes of the view of one adapter that changes so many sites. */
+size_t compose_bytes(const struct model *model, size_t n_sites);
+
 /* The view through W': weights from `merged`; where it has none, the adapter on the fly. */
 struct view *compose_merged(const struct model *model, struct adapter *adapter, struct merged *merged,
                             struct error *err);

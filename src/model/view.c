@@ -27,6 +27,12 @@ static bool lay_out(const struct model *model, size_t n_extra, size_t *sites_at,
     return true;
 }
 
+size_t view_bytes(const struct model *model, size_t n_extra)
+{
+    size_t sites_at, norms_at, extra_at, n_total;
+    return lay_out(model, n_extra, &sites_at, &norms_at, &extra_at, &n_total) ? n_total : SIZE_MAX;
+}
+
 struct view *view_create_copy_of_base(const struct model *model, size_t n_extra, struct site_view **sites_out,
                                       struct norm_view **norms_out, void **extra_out, struct error *err)
 {

@@ -90,6 +90,8 @@ struct view *view_create_base(const struct model *model, struct error *err);
    (NULL when 0). release is free; the maker may set its own, which ends with view_free. */
 struct view *view_create_copy_of_base(const struct model *model, size_t n_extra, struct site_view **sites_out,
                                       struct norm_view **norms_out, void **extra_out, struct error *err);
+/* What that takes, for who counts memory before it is there. SIZE_MAX: more than can be. */
+size_t view_bytes(const struct model *model, size_t n_extra);
 void view_free(struct view *view);
 
 #endif

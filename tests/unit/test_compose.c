@@ -1,5 +1,6 @@
 #include "lora/compose.h"
 
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -79,6 +80,19 @@ static void deltas_are_scaled_by_their_factor(void **state)
     adapter_unref(adapter); /* the view holds its own reference */
     assert_int_equal(view->sites[model->layer_sites[0][PROJECTION_Q]].deltas[0].rank, 2);
     view_unref(view);
+}
+
+static void the_bytes_of_a_view_are_known_before_it_is_made(void **state)
+{
+    struct error err = {0};
+    (void)state;
+    struct adapter *adapter = load((struct tiny_adapter){0});
+    struct view *view = compose_on_the_fly(model, &(struct compose_part){adapter, 1}, 1, &err);
+    size_t n_bytes = compose_bytes(model, adapter->n_sites), n_taken = malloc_usable_size(view);
+    assert_true(n_bytes <= n_taken && n_taken < n_bytes + 64);
+    assert_true(adapter->resident_bytes > n_bytes);
+    view_unref(view);
+    adapter_unref(adapter);
 }
 
 static void what_is_no_low_rank_pair_can_neither_be_scaled_nor_mixed(void **state)
@@ -234,6 +248,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_factor_of_zero_gives_the_base_itself),
         cmocka_unit_test(deltas_are_scaled_by_their_factor),
+        cmocka_unit_test(the_bytes_of_a_view_are_known_before_it_is_made),
         cmocka_unit_test(what_is_no_low_rank_pair_can_neither_be_scaled_nor_mixed),
         cmocka_unit_test(a_factor_that_is_no_number_or_too_large_is_refused),
         cmocka_unit_test(on_the_fly_and_merged_say_the_same),
