@@ -111,9 +111,11 @@ other_instruction_sets() {
     local flags
     flags=" $(sed -n 's/^flags[^:]*: //p' /proc/cpuinfo | head -n 1) "
     echo c
-    if [[ $flags == *" avx2 "* && $flags == *" fma "* && $flags == *" f16c "* && $flags == *" avx512bw "* ]]; then
-        echo avx2
-    fi
+    [[ $flags == *" avx512bw "* || $flags == *" avx_vnni "* ]] && echo avx2
+    [[ $flags == *" avx512bw "* && $flags == *" avx_vnni "* ]] && echo avxvnni
+    [[ $flags == *" avx512_vnni "* ]] && echo avx512
+    [[ $flags == *" avx512_bf16 "* ]] && echo avx512vnni
+    return 0
 }
 
 run_everything() {

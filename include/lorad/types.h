@@ -243,7 +243,7 @@ struct lorad_answered_by {
     double weight;
 };
 
-enum lorad_weights { LORAD_WEIGHTS_NATIVE, LORAD_WEIGHTS_F32, LORAD_WEIGHTS_BF16 };
+enum lorad_weights { LORAD_WEIGHTS_NATIVE, LORAD_WEIGHTS_F32, LORAD_WEIGHTS_F16, LORAD_WEIGHTS_BF16, LORAD_WEIGHTS_Q8, LORAD_WEIGHTS_Q4 };
 
 /* What keys and values are rounded to in the cache. f16 is the nearer of the two short ones, but ends at 65504. */
 enum lorad_kv_type { LORAD_KV_F16, LORAD_KV_BF16, LORAD_KV_F32 };

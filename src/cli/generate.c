@@ -181,7 +181,7 @@ int generate_main(int argc, char **argv)
         {.name = "no-special-tokens", .kind = OPTION_FLAG, .out = &g.no_special_tokens, .help = "add no BOS to the prompt"},
         {.name = "echo", .kind = OPTION_FLAG, .out = &g.echo, .help = "print the prompt first"},
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
-         .help = "what the weights are held as (native)"},
+         .help = "what products multiply with (native: what the files hold)"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
          .help = "what keys and values are held as: f16, bf16, f32 (f16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &g.open.n_threads, .minimum = 1, .maximum = 1024,

@@ -7,7 +7,7 @@
 
 #include "cli/cli.h"
 
-const char *const CLI_WEIGHTS[] = {"native", "f32", "bf16", NULL};
+const char *const CLI_WEIGHTS[] = {"native", "f32", "f16", "bf16", "q8", "q4", NULL};
 const char *const CLI_KV_TYPES[] = {"f16", "bf16", "f32", NULL};
 
 static const struct {

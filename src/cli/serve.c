@@ -205,7 +205,7 @@ int serve_main(int argc, char **argv)
         {.name = "served-name", .argument = "NAME", .kind = OPTION_TEXT, .out = &serve.open.served_name,
          .help = "the base's name in the API (its directory's name)"},
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
-         .help = "what the weights are held as (native)"},
+         .help = "what products multiply with (native: what the files hold)"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
          .help = "what keys and values are held as: f16, bf16, f32 (f16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.n_threads, .minimum = 1, .maximum = 1024,
@@ -233,7 +233,7 @@ int serve_main(int argc, char **argv)
         {.name = "drain-seconds", .argument = "N", .kind = OPTION_COUNT, .out = &serve.drain_seconds, .minimum = 0, .maximum = 86400,
          .help = "how long running requests may take to end after SIGTERM (30)"},
         {.name = "cpu", .argument = "SET", .kind = OPTION_TEXT, .out = &serve.open.cpu,
-         .help = "forces an instruction set: c, avx2, avx512"},
+         .help = "forces an instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512bf16"},
         {.name = "log-format", .argument = "FORMAT", .kind = OPTION_CHOICE, .out = &log_format, .choices = LOG_FORMATS,
          .help = "of the log on stderr (text)"},
         {0}};

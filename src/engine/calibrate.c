@@ -34,7 +34,7 @@ static bool is_run(const struct model *model, size_t site)
 
 static double bytes_of(const struct site *site)
 {
-    return (double)site->n_in * (double)site->n_out * (double)weight_type_size(site->weight->type);
+    return (double)matrix_bytes(site->weight);
 }
 
 static void choose_sites(struct bench *bench)

@@ -30,7 +30,7 @@ static bool is_linear(const struct site *site)
 
 static double bytes_of(const struct matrix *matrix)
 {
-    return (double)matrix->n_out * (double)matrix->n_in * (double)weight_type_size(matrix->type);
+    return (double)matrix_bytes(matrix);
 }
 
 static double pair_bytes(const struct site_view *site)

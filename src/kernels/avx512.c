@@ -3,160 +3,26 @@
  */
 #include "kernels/sets.h"
 
-#include <immintrin.h>
+#include "kernels/avx512.h"
 
-typedef __m512 vec;
-
-static inline vec v_set(float c)
+/* Without vpdpbusd: the sign of a weight goes to the activation, so that no pair of products leaves 16 bits. */
+static inline bits b_start(bits offset)
 {
-    return _mm512_set1_ps(c);
+    (void)offset;
+    return _mm512_setzero_si512();
 }
-static inline vec v_add(vec a, vec b)
+static inline bits b_add_quads(bits acc, bits w, bits x)
 {
-    return _mm512_add_ps(a, b);
+    bits weights = _mm512_xor_si512(w, _mm512_set1_epi8((char)0x80));
+    bits signed_x = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(weights), _mm512_setzero_si512(), x);
+    bits pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), signed_x);
+    return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
-static inline vec v_sub(vec a, vec b)
+static inline vec v_add_pairs(vec acc, bits w, bits x)
 {
-    return _mm512_sub_ps(a, b);
-}
-static inline vec v_mul(vec a, vec b)
-{
-    return _mm512_mul_ps(a, b);
-}
-static inline vec v_div(vec a, vec b)
-{
-    return _mm512_div_ps(a, b);
-}
-static inline vec v_fma(vec a, vec b, vec c)
-{
-    return _mm512_fmadd_ps(a, b, c);
-}
-static inline vec v_fms(vec a, vec b, vec c)
-{
-    return _mm512_fmsub_ps(a, b, c);
-}
-static inline vec v_max(vec a, vec b)
-{
-    return _mm512_max_ps(a, b);
-}
-static inline vec v_min(vec a, vec b)
-{
-    return _mm512_min_ps(a, b);
-}
-static inline vec v_abs(vec a)
-{
-    return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), a);
-}
-static inline vec v_copy_sign(vec magnitude, vec sign)
-{
-    return _mm512_or_ps(v_abs(magnitude), _mm512_and_ps(_mm512_set1_ps(-0.0f), sign));
-}
-static inline vec v_select_less(vec a, vec b, vec yes, vec no)
-{
-    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
-}
-static inline bool v_all_less(vec a, vec b)
-{
-    return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) == 0xffff;
-}
-
-static inline vec v_power_of_two(__m512i n)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
-}
-static inline vec v_scale(vec a, vec t)
-{
-    __m512i n = _mm512_sub_epi32(_mm512_castps_si512(t), _mm512_set1_epi32(0x4b400000));
-    __m512i half = _mm512_srai_epi32(n, 1);
-    return v_mul(v_mul(a, v_power_of_two(half)), v_power_of_two(_mm512_sub_epi32(n, half)));
-}
-
-static inline vec v_load(const float *p)
-{
-    return _mm512_loadu_ps(p);
-}
-static inline void v_store(float *p, vec v)
-{
-    _mm512_storeu_ps(p, v);
-}
-static inline __mmask16 first_lanes(size_t n)
-{
-    return (__mmask16)((1u << n) - 1);
-}
-static inline vec v_load_some(const float *p, size_t n)
-{
-    return _mm512_maskz_loadu_ps(first_lanes(n), p);
-}
-static inline void v_store_some(float *p, vec v, size_t n)
-{
-    _mm512_mask_storeu_ps(p, first_lanes(n), v);
-}
-
-static inline vec v_widen(enum weight_type type, __m256i halves)
-{
-    if (type == WEIGHT_F16)
-        return _mm512_cvtph_ps(halves);
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
-static inline vec v_load_weights(enum weight_type type, const void *p)
-{
-    return type == WEIGHT_F32 ? _mm512_loadu_ps(p) : v_widen(type, _mm256_loadu_si256(p));
-}
-static inline vec v_load_some_weights(enum weight_type type, const void *p, size_t n)
-{
-    if (type == WEIGHT_F32)
-        return _mm512_maskz_loadu_ps(first_lanes(n), p);
-    return v_widen(type, _mm256_maskz_loadu_epi16(first_lanes(n), p));
-}
-
-/* By integers, as in avx2.c: vcvtneps2bf16 flushes subnormals, and not every AVX-512 has it. */
-static inline __m256i sixteen_to_bf16(vec v)
-{
-    __m512i bits = _mm512_castps_si512(v), high = _mm512_srli_epi32(bits, 16);
-    __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
-    __m512i half = _mm512_add_epi32(_mm512_set1_epi32(0x7fff), odd);
-    __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, half), 16);
-    __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
-    __mmask16 is_nan = _mm512_cmpgt_epi32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
-    return _mm512_cvtepi32_epi16(
-        _mm512_mask_or_epi32(rounded, is_nan, high, _mm512_set1_epi32(0x40)));
-}
-/* The conversion to f16 flushes no result and rounds as it is told here, whatever the thread's flags. */
-static inline void v_store_narrow(enum weight_type type, void *p, vec v)
-{
-    __m256i halves = type == WEIGHT_F16 ? _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT) : sixteen_to_bf16(v);
-    _mm256_storeu_si256(p, halves);
-}
-
-static inline float v_sqrt_one(float x)
-{
-    return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
-}
-
-static inline float v_join(vec v)
-{
-    __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_add_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
-}
-static inline float v_join_max(vec v)
-{
-    __m256 a = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-    __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-    b = _mm_max_ps(b, _mm_movehl_ps(b, b));
-    return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
-}
-/* The same tree for four vectors at once: each addition works on what several of them have left. */
-static inline void v_join_4(float *out, vec a, vec b, vec c, vec d)
-{
-    vec ab = v_add(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-    vec cd = v_add(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-    vec all = v_add(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-    all = v_add(all, _mm512_permute_ps(all, 0xee));
-    all = v_add(all, _mm512_permute_ps(all, 0x55));
-    __m512i first_of_each = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
-    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(first_of_each, all)));
+    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    acc = v_fma(_mm512_castsi512_ps(_mm512_and_si512(w, high)), _mm512_castsi512_ps(_mm512_and_si512(x, high)), acc);
+    return v_fma(_mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)), acc);
 }
 
 /* 32 registers: 24 of sums, the weights of four rows, one vector of x. A lone token waits for memory, and one

@@ -4,31 +4,60 @@
 #include "kernels/kernels.h"
 
 #include <assert.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "base/cpu.h"
 #include "kernels/sets.h"
 
-/* From the slowest to the fastest. */
+/* From the slowest to the fastest: a whole table, and the rows that an instruction more makes faster. */
 static const struct {
-    unsigned needs; /* one of enum cpu_features, or 0 */
+    const char *name;
+    unsigned needs; /* of enum cpu_features */
     const struct kernels *table;
+    void (*use[2])(struct kernels *table);
 } sets[] = {
-    {0, &kernels_reference},
+    {"c", 0, &kernels_reference, {0}},
 #if defined(KERNELS_HAVE_AVX2)
-    {CPU_AVX2, &kernels_avx2},
+    {"avx2", CPU_AVX2, &kernels_avx2, {0}},
+#if defined(KERNELS_HAVE_AVXVNNI)
+    {"avxvnni", CPU_AVX2 | CPU_AVX_VNNI, &kernels_avx2, {kernels_use_avxvnni}},
+#endif
 #endif
 #if defined(KERNELS_HAVE_AVX512)
-    {CPU_AVX512, &kernels_avx512},
+    {"avx512", CPU_AVX512, &kernels_avx512, {0}},
+#if defined(KERNELS_HAVE_AVX512VNNI)
+    {"avx512vnni", CPU_AVX512 | CPU_AVX512_VNNI, &kernels_avx512, {kernels_use_avx512vnni}},
+#if defined(KERNELS_HAVE_AVX512BF16)
+    {"avx512bf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16, &kernels_avx512,
+     {kernels_use_avx512vnni, kernels_use_avx512bf16}},
+#endif
+#endif
 #endif
 };
 
 enum { N_SETS = sizeof sets / sizeof *sets };
+_Static_assert(N_SETS <= KERNELS_MOST_SETS, "kernels_all has room for all");
+
+static const char *const known_names[] = {"c", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16"};
+
+static struct kernels tables[N_SETS]; /* written once */
+static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
+
+static void make_tables(void)
+{
+    for (size_t i = 0; i < N_SETS; i++) {
+        tables[i] = *sets[i].table;
+        tables[i].name = sets[i].name;
+        for (size_t j = 0; j < 2 && sets[i].use[j]; j++)
+            sets[i].use[j](&tables[i]);
+    }
+}
 
 const char *weight_type_name(enum weight_type type)
 {
     static const char *const names[N_WEIGHT_TYPES] = {
-        [WEIGHT_F32] = "f32", [WEIGHT_F16] = "f16", [WEIGHT_BF16] = "bf16"};
+        [WEIGHT_F32] = "f32", [WEIGHT_F16] = "f16", [WEIGHT_BF16] = "bf16", [WEIGHT_Q8] = "q8", [WEIGHT_Q4] = "q4"};
 
     assert((unsigned)type < N_WEIGHT_TYPES);
     return names[type];
@@ -41,18 +70,22 @@ static bool can_run(size_t i, unsigned features)
 
 static bool is_known_name(const char *name)
 {
-    return strcmp(name, "c") == 0 || strcmp(name, "avx2") == 0 || strcmp(name, "avx512") == 0;
+    for (size_t i = 0; i < sizeof known_names / sizeof *known_names; i++)
+        if (strcmp(name, known_names[i]) == 0)
+            return true;
+    return false;
 }
 
 const struct kernels *kernels_select(unsigned features, const char *forced, struct error *err)
 {
     bool any = !forced || !*forced;
 
+    pthread_once(&tables_once, make_tables);
     for (size_t i = N_SETS; i-- > 0;) {
-        if (!any && strcmp(sets[i].table->name, forced) != 0)
+        if (!any && strcmp(sets[i].name, forced) != 0)
             continue;
         if (can_run(i, features))
-            return sets[i].table;
+            return &tables[i];
         if (!any) {
             error_set(err, ERROR_BAD_INPUT, "cpu", "this CPU does not have the instruction set '%s'", forced);
             return NULL;
@@ -61,16 +94,17 @@ const struct kernels *kernels_select(unsigned features, const char *forced, stru
     if (is_known_name(forced))
         error_set(err, ERROR_BAD_INPUT, "cpu", "the instruction set '%s' was left out of this build", forced);
     else
-        error_set(err, ERROR_BAD_INPUT, "cpu", "'%s' is no instruction set: use c, avx2 or avx512", forced);
+        error_set(err, ERROR_BAD_INPUT, "cpu", "'%s' is no instruction set: use c, avx2, avxvnni, avx512, avx512vnni or avx512bf16", forced);
     return NULL;
 }
 
-size_t kernels_all(unsigned features, const struct kernels *out[8])
+size_t kernels_all(unsigned features, const struct kernels *out[KERNELS_MOST_SETS])
 {
     size_t n = 0;
 
+    pthread_once(&tables_once, make_tables);
     for (size_t i = 0; i < N_SETS; i++)
         if (can_run(i, features))
-            out[n++] = sets[i].table;
+            out[n++] = &tables[i];
     return n;
 }

@@ -2,8 +2,9 @@
  * kernels.h - the arithmetic, behind one table: one row per operation, its contract above it.
  *
  * Every implementation of a row gives the same bits, on every instruction set, for any blocking, token
- * count and thread count; reference.c says what that is. Two rules make it so:
+ * count and thread count; reference.c says what that is. Three rules make it so:
  *
+ *  - A product with packed weights (panels.h, pack.h) has one accumulator per output, fed in order of the input index.
  *  - A sum along a row (dot product, norm, softmax) is 16 interleaved partial sums: lane l takes
  *    elements l, l+16, l+32, ... in order, each by one fused multiply-add; missing elements at the end
  *    count as +0. The lanes are joined in one fixed tree: l += l+8, then l += l+4, l += l+2, l += l+1.
@@ -20,30 +21,50 @@
 
 #include "base/error.h"
 
+#define KERNELS_MOST_SETS 8
 #define KERNELS_PANEL 16          /* outputs of a panel of B, see expand */
 #define KERNELS_EXPAND_AHEAD 4096 /* bytes that expand fetches before it wants them; the first ones are the caller's to fetch */
 
-enum weight_type { WEIGHT_F32, WEIGHT_F16, WEIGHT_BF16, N_WEIGHT_TYPES };
+/* The first three are elements of their own, in rows or packed; q8 and q4 are packed only, see pack.h. */
+enum weight_type {
+    WEIGHT_F32,
+    WEIGHT_F16,
+    WEIGHT_BF16,
+    N_ELEMENT_TYPES,
+    WEIGHT_Q8 = N_ELEMENT_TYPES,
+    WEIGHT_Q4,
+    N_WEIGHT_TYPES
+};
 
+/* Bytes of an element of f32, f16 or bf16. */
 static inline size_t weight_type_size(enum weight_type type)
 {
     return type == WEIGHT_F32 ? 4 : 2;
 }
-const char *weight_type_name(enum weight_type type); /* "f32", "f16", "bf16" */
+const char *weight_type_name(enum weight_type type); /* "f32", "f16", "bf16", "q8", "q4" */
 
 enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU_ERF, ACTIVATION_RELU, N_ACTIVATIONS };
 
 struct kernels {
-    const char *name; /* "c", "avx2", "avx512": for the log and /metrics */
+    const char *name; /* "c", "avx2", "avx512", ...: for the log and /metrics */
 
-    /* out[t * out_stride + o] = sum over k of w[o * n_in + k] * x[t * x_stride + k], for o < n_rows, t < n_tokens.
-       w is row-major (n_rows, n_in), elements of the row's type widened exactly to f32. */
-    void (*matmul[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,
-                                   const float *x, size_t x_stride, size_t n_tokens);
+    /* Makes a row of activations ready for `multiply_packed` of the type: activation_bytes(type, n_in) bytes at `out` (64-byte aligned).
+       bf16: rounded to bf16. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale rounded to integers; see pack.h.
+       f32, f16: NULL, x is taken as it is. */
+    void (*prepare[N_WEIGHT_TYPES])(void *out, const float *x, size_t n_in);
 
-    /* The A half of a low-rank pair: matmul, bit for bit, of a matrix too short for matmul to hide the way to memory. Meanwhile it
-       fetches n_rows rows of the same length from `next`, the matrix that will be wanted then (any address will do). */
-    void (*shrink[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *a, size_t n_rows, size_t n_in,
+    /* out[t * out_stride + o] = sum over k of w[o][k] * x[t][k], for o < n_rows, t < n_tokens. w: n_rows rows packed in panels
+       (pack.h), from the beginning of one on. x: rows `x_stride` bytes apart, prepared as above. Per output one sum, in order of k:
+       f32, f16: acc = fma(w, x, acc) for each k; bf16: for each pair of k, acc = fma(w0, x0, fma(w1, x1, acc)), missing ones +0;
+       q8, q4: for each group, acc = fma(sum of the 32 products of integers, w_scale * x_scale, acc). */
+    void (*multiply_packed[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in, const void *x,
+                                            size_t x_stride, size_t n_tokens);
+
+    /* The A half of a low-rank pair: out[t * out_stride + o] = sum over k of a[o * n_in + k] * x[t * x_stride + k], for o < n_rows,
+       t < n_tokens; a is row-major (n_rows, n_in), elements of the row's type widened exactly to f32. A pair's matrix is too short to
+       hide the way to memory: meanwhile n_rows rows of the same length are fetched from `next`, the matrix that will be wanted then
+       (any address will do). */
+    void (*shrink[N_ELEMENT_TYPES])(float *out, size_t out_stride, const void *a, size_t n_rows, size_t n_in,
                                    const float *x, size_t x_stride, size_t n_tokens, const void *next);
 
     /* The B half of a low-rank pair: for each t and o < n_out,
@@ -51,16 +72,16 @@ struct kernels {
        out[t * out_stride + o] = fma(scale, acc, out[...]).
        b is B in panels of KERNELS_PANEL outputs, each (rank, KERNELS_PANEL), end to end; of the last one only the columns that
        exist are read, so a plain vector will do where the rank is 1. */
-    void (*expand[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *b, size_t rank, const float *u,
+    void (*expand[N_ELEMENT_TYPES])(float *out, size_t out_stride, const void *b, size_t rank, const float *u,
                                    size_t u_stride, float scale, size_t n_out, size_t n_tokens);
 
     /* out[i] = w[i] widened. */
-    void (*widen[N_WEIGHT_TYPES])(float *out, const void *w, size_t n);
+    void (*widen[N_ELEMENT_TYPES])(float *out, const void *w, size_t n);
     /* out[i] = x[i] rounded to the nearest element of the row's type, ties to even, as IEEE 754 says: beyond the largest it is
        infinity, subnormal results are kept, NaN stays NaN (quiet, with the leading bits of its payload). The
        bits decide, never the flags of the thread: the subnormals of f32 are half-way to nothing in f16, and in bf16
        they are rounded like any other, flushed only by who calculates with them. */
-    void (*narrow[N_WEIGHT_TYPES])(void *out, const float *x, size_t n);
+    void (*narrow[N_ELEMENT_TYPES])(void *out, const float *x, size_t n);
 
     void (*add)(float *out, const float *a, size_t n);      /* out[i] += a[i] */
     void (*multiply)(float *out, const float *a, size_t n); /* out[i] *= a[i] */
@@ -81,7 +102,7 @@ struct kernels {
        q and out: (n_heads, d_head), row strides q_stride and out_stride. Keys and values lie in blocks of `block_tokens`
        positions: position j is row j % block_tokens of k_blocks[j / block_tokens], rows of d_head elements of the row's type,
        widened exactly to f32. `scores` is scratch of n_heads * n_positions floats. */
-    void (*attend[N_WEIGHT_TYPES])(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads,
+    void (*attend[N_ELEMENT_TYPES])(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads,
                                    size_t d_head, const void *const *k_blocks, const void *const *v_blocks,
                                    size_t block_tokens, size_t first, size_t n_positions, float scale, float *scores);
 
@@ -91,11 +112,11 @@ struct kernels {
     float (*log_sum_exp)(const float *x, size_t n);
 };
 
-/* The best table for `features` (cpu_detect_features), or the one that `forced` names: "c", "avx2", "avx512"; NULL or "":
-   the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
+/* The best table for `features` (cpu_detect_features), or the one that `forced` names: "c", "avx2", "avxvnni", "avx512",
+   "avx512vnni", "avx512bf16"; NULL or "": the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
 const struct kernels *kernels_select(unsigned features, const char *forced, struct error *err);
 
-/* All tables that `features` can run, the reference first; returns how many (at most 8). For tests and benchmarks. */
-size_t kernels_all(unsigned features, const struct kernels *out[8]);
+/* All tables that `features` can run, the reference first; returns how many. For tests and benchmarks. */
+size_t kernels_all(unsigned features, const struct kernels *out[KERNELS_MOST_SETS]);
 
 #endif

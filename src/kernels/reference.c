@@ -3,6 +3,7 @@
  *
  * Clear before fast.
  */
+#include "kernels/pack.h"
 #include "kernels/sets.h"
 
 #include <math.h>
@@ -100,13 +101,136 @@ static float dot(const void *w, size_t w_at, enum weight_type type, const float 
     return join(lanes);
 }
 
-static void matmul(enum weight_type type, float *out, size_t out_stride, const void *w, size_t n_rows,
+static void shrink(enum weight_type type, float *out, size_t out_stride, const void *a, size_t n_rows,
                    size_t n_in, const float *x, size_t x_stride, size_t n_tokens)
 {
     for (size_t t = 0; t < n_tokens; t++)
         for (size_t o = 0; o < n_rows; o++)
-            out[t * out_stride + o] = dot(w, o * n_in, type, x + t * x_stride, n_in);
+            out[t * out_stride + o] = dot(a, o * n_in, type, x + t * x_stride, n_in);
 }
+
+/* ---- products with packed weights ---- */
+
+static void prepare_bf16(void *out, const float *x, size_t n)
+{
+    uint16_t *to = out;
+    for (size_t i = 0; i < n; i++)
+        to[i] = narrow_to_bf16(x[i]);
+    if (n % 2)
+        to[n] = 0;
+}
+
+/* Largest and smallest by the rule of v_max and v_min, so that a NaN has the same effect everywhere. */
+static void prepare_groups(void *out, const float *x, size_t n)
+{
+    size_t n_groups = (n + PACK_GROUP - 1) / PACK_GROUP;
+    int8_t *bytes = out;
+    float *scales = (float *)(void *)(bytes + n_groups * PACK_GROUP);
+    int32_t *offsets = (int32_t *)(void *)(scales + n_groups);
+
+    for (size_t g = 0; g < n_groups; g++, bytes += PACK_GROUP) {
+        float lanes[LANES] = {0}, values[PACK_GROUP];
+        int32_t sum = 0;
+        for (size_t i = 0; i < PACK_GROUP; i++)
+            values[i] = g * PACK_GROUP + i < n ? x[g * PACK_GROUP + i] : 0.0f;
+        for (size_t i = 0; i < PACK_GROUP; i++)
+            lanes[i % LANES] = v_max(lanes[i % LANES], fabsf(values[i]));
+        float most = join_max(lanes), inverse = most > 0.0f ? 127.0f / most : 0.0f;
+        for (size_t i = 0; i < PACK_GROUP; i++) {
+            float rounded = v_min(v_max(values[i] * inverse, -127.0f), 127.0f) + ROUND_TO_INTEGER;
+            bytes[i] = (int8_t)(int)(bits_of_float(rounded) - bits_of_float(ROUND_TO_INTEGER));
+            sum += bytes[i];
+        }
+        scales[g] = most / 127.0f;
+        offsets[g] = -128 * sum;
+    }
+}
+
+static float bf16_at(const void *p, size_t i)
+{
+    return element(p, i, WEIGHT_BF16);
+}
+
+static float multiply_pairs(const char *panel, size_t width, size_t o, size_t n_in, const void *x)
+{
+    float acc = 0;
+    for (size_t pair = 0; pair < (n_in + 1) / 2; pair++) {
+        size_t at = (pair * width + o) * 2;
+        acc = fmaf(bf16_at(panel, at + 1), bf16_at(x, 2 * pair + 1), acc);
+        acc = fmaf(bf16_at(panel, at), bf16_at(x, 2 * pair), acc);
+    }
+    return acc;
+}
+
+static int32_t unsigned_weight(enum weight_type type, const unsigned char *group, size_t width, size_t o, size_t i)
+{
+    size_t half = PACK_GROUP / 2;
+    if (type == WEIGHT_Q8)
+        return group[i / 4 * 4 * width + o * 4 + i % 4];
+    unsigned char codes = group[i % half / 4 * 4 * width + o * 4 + i % 4];
+    return PACK_Q4_VALUES[i < half ? codes & 15 : codes >> 4];
+}
+
+static float multiply_groups(enum weight_type type, const void *panel, size_t width, size_t o, size_t n_in, const void *x)
+{
+    size_t n_groups = (n_in + PACK_GROUP - 1) / PACK_GROUP, n_bytes = (type == WEIGHT_Q8 ? PACK_GROUP : PACK_GROUP / 2) * width;
+    const int8_t *bytes = x;
+    const float *scales = (const float *)(const void *)(bytes + n_groups * PACK_GROUP);
+    const int32_t *offsets = (const int32_t *)(const void *)(scales + n_groups);
+    const unsigned char *group = panel;
+    float acc = 0;
+
+    for (size_t g = 0; g < n_groups; g++, group += n_bytes + 2 * width) {
+        int32_t sum = offsets[g];
+        for (size_t i = 0; i < PACK_GROUP; i++)
+            sum += unsigned_weight(type, group, width, o, i) * bytes[g * PACK_GROUP + i];
+        acc = fmaf((float)sum, bf16_at(group + n_bytes, o) * scales[g], acc);
+    }
+    return acc;
+}
+
+static float multiply_elements(enum weight_type type, const void *panel, size_t width, size_t o, size_t n_in, const float *x)
+{
+    float acc = 0;
+    for (size_t k = 0; k < n_in; k++)
+        acc = fmaf(element(panel, k * width + o, type), x[k], acc);
+    return acc;
+}
+
+static void multiply_packed(enum weight_type type, float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,
+                            const void *x, size_t x_stride, size_t n_tokens)
+{
+    for (size_t first = 0; first < n_rows; first += PANEL_ROWS) {
+        const char *panel = (const char *)w + packed_at(type, first, n_in);
+        size_t n = n_rows - first < PANEL_ROWS ? n_rows - first : PANEL_ROWS, width = panel_width(n);
+        for (size_t t = 0; t < n_tokens; t++)
+            for (size_t o = 0; o < n; o++) {
+                const char *row = (const char *)x + t * x_stride;
+                float *to = &out[t * out_stride + first + o];
+                if (type == WEIGHT_BF16)
+                    *to = multiply_pairs(panel, width, o, n_in, row);
+                else if (type < N_ELEMENT_TYPES)
+                    *to = multiply_elements(type, panel, width, o, n_in, (const float *)(const void *)row);
+                else
+                    *to = multiply_groups(type, panel, width, o, n_in, row);
+            }
+    }
+}
+
+#define PACKED_ROW(TYPE, suffix)                                                                                                     \
+    static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in, const void *x,           \
+                                  size_t x_stride, size_t n_tokens)                                                                  \
+    {                                                                                                                                \
+        multiply_packed(TYPE, out, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);                                              \
+    }
+
+PACKED_ROW(WEIGHT_F32, f32)
+PACKED_ROW(WEIGHT_F16, f16)
+PACKED_ROW(WEIGHT_BF16, bf16)
+PACKED_ROW(WEIGHT_Q8, q8)
+PACKED_ROW(WEIGHT_Q4, q4)
+
+/* ---- low-rank pairs ---- */
 
 static void expand(enum weight_type type, float *out, size_t out_stride, const void *b, size_t rank,
                    const float *u, size_t u_stride, float scale, size_t n_out, size_t n_tokens)
@@ -144,16 +268,11 @@ static void narrow(enum weight_type type, void *out, const float *x, size_t n)
 }
 
 #define ROWS_OF_TYPE(TYPE, suffix)                                                                           \
-    static void matmul_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,    \
-                                const float *x, size_t x_stride, size_t n_tokens)                            \
-    {                                                                                                        \
-        matmul(TYPE, out, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);                               \
-    }                                                                                                        \
     static void shrink_##suffix(float *out, size_t out_stride, const void *a, size_t n_rows, size_t n_in,    \
                                 const float *x, size_t x_stride, size_t n_tokens, const void *next)          \
     {                                                                                                        \
         (void)next;                                                                                          \
-        matmul(TYPE, out, out_stride, a, n_rows, n_in, x, x_stride, n_tokens);                               \
+        shrink(TYPE, out, out_stride, a, n_rows, n_in, x, x_stride, n_tokens);                               \
     }                                                                                                        \
     static void expand_##suffix(float *out, size_t out_stride, const void *b, size_t rank, const float *u,   \
                                 size_t u_stride, float scale, size_t n_out, size_t n_tokens)                 \
@@ -321,7 +440,12 @@ static float log_sum_exp(const float *x, size_t n)
 
 const struct kernels kernels_reference = {
     .name = "c",
-    .matmul = {[WEIGHT_F32] = matmul_f32, [WEIGHT_F16] = matmul_f16, [WEIGHT_BF16] = matmul_bf16},
+    .prepare = {[WEIGHT_BF16] = prepare_bf16, [WEIGHT_Q8] = prepare_groups, [WEIGHT_Q4] = prepare_groups},
+    .multiply_packed = {[WEIGHT_F32] = multiply_f32,
+                        [WEIGHT_F16] = multiply_f16,
+                        [WEIGHT_BF16] = multiply_bf16,
+                        [WEIGHT_Q8] = multiply_q8,
+                        [WEIGHT_Q4] = multiply_q4},
     .shrink = {[WEIGHT_F32] = shrink_f32, [WEIGHT_F16] = shrink_f16, [WEIGHT_BF16] = shrink_bf16},
     .expand = {[WEIGHT_F32] = expand_f32, [WEIGHT_F16] = expand_f16, [WEIGHT_BF16] = expand_bf16},
     .widen = {[WEIGHT_F32] = widen_f32, [WEIGHT_F16] = widen_f16, [WEIGHT_BF16] = widen_bf16},

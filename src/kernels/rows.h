@@ -141,12 +141,12 @@ TILES_OF_TYPE(WEIGHT_F16, f16)
 TILES_OF_TYPE(WEIGHT_BF16, bf16)
 
 /* By how many tokens a tile has, less one: tiles of several rows, and of one row. */
-static tile_function *const tall_tiles[N_WEIGHT_TYPES][FEW_TOKENS] = {
+static tile_function *const tall_tiles[N_ELEMENT_TYPES][FEW_TOKENS] = {
     [WEIGHT_F32] = TALL_TILES(f32), [WEIGHT_F16] = TALL_TILES(f16), [WEIGHT_BF16] = TALL_TILES(bf16)};
-static tile_function *const flat_tiles[N_WEIGHT_TYPES][FEW_TOKENS] = {
+static tile_function *const flat_tiles[N_ELEMENT_TYPES][FEW_TOKENS] = {
     [WEIGHT_F32] = FLAT_TILES(f32), [WEIGHT_F16] = FLAT_TILES(f16), [WEIGHT_BF16] = FLAT_TILES(bf16)};
 
-static tile_function *const shrink_tiles[N_WEIGHT_TYPES] = {
+static tile_function *const shrink_tiles[N_ELEMENT_TYPES] = {
     [WEIGHT_F32] = tile_f32_4_1, [WEIGHT_F16] = tile_f16_4_1, [WEIGHT_BF16] = tile_bf16_4_1};
 
 ALWAYS_INLINE size_t least(size_t a, size_t b)
@@ -393,11 +393,6 @@ ALWAYS_INLINE void widen(enum weight_type type, float *out, const void *w, size_
 }
 
 #define ROWS_OF_TYPE(TYPE, suffix)                                                                           \
-    static void matmul_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,    \
-                                const float *x, size_t x_stride, size_t n_tokens)                            \
-    {                                                                                                        \
-        matmul(TYPE, out, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);                               \
-    }                                                                                                        \
     static void shrink_##suffix(float *out, size_t out_stride, const void *a, size_t n_rows, size_t n_in,    \
                                 const float *x, size_t x_stride, size_t n_tokens, const void *next)          \
     {                                                                                                        \
@@ -880,10 +875,20 @@ static float log_sum_exp(const float *x, size_t n)
     return (float)(m + log(sum_exp(NULL, x, n, m)));
 }
 
+#define PANELS_ELEMENTS
+#define PANELS_PAIRS
+#define PANELS_GROUPS
+#include "kernels/panels.h"
+
 #define KERNELS_TABLE(NAME)                                                                                  \
     {                                                                                                        \
         .name = NAME,                                                                                        \
-        .matmul = {[WEIGHT_F32] = matmul_f32, [WEIGHT_F16] = matmul_f16, [WEIGHT_BF16] = matmul_bf16},       \
+        .prepare = {[WEIGHT_BF16] = prepare_bf16, [WEIGHT_Q8] = prepare_groups, [WEIGHT_Q4] = prepare_groups}, \
+        .multiply_packed = {[WEIGHT_F32] = multiply_f32,                                                     \
+                            [WEIGHT_F16] = multiply_f16,                                                     \
+                            [WEIGHT_BF16] = multiply_bf16,                                                   \
+                            [WEIGHT_Q8] = multiply_q8,                                                       \
+                            [WEIGHT_Q4] = multiply_q4},                                                      \
         .shrink = {[WEIGHT_F32] = shrink_f32, [WEIGHT_F16] = shrink_f16, [WEIGHT_BF16] = shrink_bf16},       \
         .expand = {[WEIGHT_F32] = expand_f32, [WEIGHT_F16] = expand_f16, [WEIGHT_BF16] = expand_bf16},       \
         .widen = {[WEIGHT_F32] = widen_f32, [WEIGHT_F16] = widen_f16, [WEIGHT_BF16] = widen_bf16},           \

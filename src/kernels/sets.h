@@ -1,5 +1,6 @@
 /*
- * sets.h - the tables that kernels.c chooses from: one per instruction set, in a file and library of its own.
+ * sets.h - what kernels.c makes its tables of: whole ones, and rows that replace some of them, in a file and library for each
+ * instruction set.
  */
 #ifndef KERNELS_SETS_H
 #define KERNELS_SETS_H
@@ -13,5 +14,9 @@ extern const struct kernels kernels_avx2;
 #if defined(KERNELS_HAVE_AVX512)
 extern const struct kernels kernels_avx512;
 #endif
+
+void kernels_use_avxvnni(struct kernels *table);
+void kernels_use_avx512vnni(struct kernels *table);
+void kernels_use_avx512bf16(struct kernels *table);
 
 #endif

@@ -53,9 +53,9 @@ void load_count_block(struct load *load, size_t n_elements, size_t element_size)
     load->n_block_bytes += align_up(size_max(n_elements * element_size, 1), 64);
 }
 
-void load_count_matrix(struct load *load, const struct matrix *base, enum weight_type type)
+void load_count_matrix(struct load *load, const struct site *site, enum weight_type type)
 {
-    load->n_matrix_bytes += (uint64_t)base->n_out * base->n_in * weight_type_size(type);
+    load->n_matrix_bytes += matrix_layout_bytes(type, site_layout(site), site->weight->n_out, site->weight->n_in);
 }
 
 /* -- Which modules the config speaks of --------------------------------------------------- */

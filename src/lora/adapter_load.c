@@ -111,8 +111,6 @@ static bool allocate_plans(struct load *load, struct error *err)
     load->norm_biases = arena_allocate_array(&load->scratch, model->n_norms, sizeof *load->norm_biases);
     if (!load->plans || !load->norm_weights || !load->norm_biases)
         return error_no_memory(err);
-    for (size_t i = 0; i < model->n_sites; i++)
-        load->plans[i].shares_weight_of = SIZE_MAX;
     return true;
 }
 

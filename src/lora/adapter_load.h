@@ -19,7 +19,7 @@ struct plan {
     enum weight_type type;
     const struct tensor *weight, *bias, *tokens;
     const struct peft_token_indices *indices;
-    size_t shares_weight_of; /* another site that has the same replaced matrix (tied head); SIZE_MAX: none */
+    bool is_shared;          /* what replaces the matrix, or its rows, is counted at another site already (tied head) */
 };
 
 struct load {
@@ -48,7 +48,7 @@ static inline bool is_tied(const struct model *model)
 
 static inline bool plan_changes(const struct plan *plan)
 {
-    return plan->a || plan->weight || plan->bias || plan->tokens || plan->shares_weight_of != SIZE_MAX;
+    return plan->a || plan->weight || plan->bias || plan->tokens;
 }
 
 /* adapter_check.c */
@@ -57,7 +57,7 @@ bool load_check_shape(const struct tensor *tensor, size_t n_dims, size_t n_first
                       struct error *err) MUST_USE;
 bool load_check_finite(const struct tensor *tensor, struct error *err) MUST_USE;
 void load_count_block(struct load *load, size_t n_elements, size_t element_size);
-void load_count_matrix(struct load *load, const struct matrix *base, enum weight_type type);
+void load_count_matrix(struct load *load, const struct site *site, enum weight_type type);
 const char *load_path_of(const struct load *load, size_t site); /* as the adapter calls it */
 bool load_saves_module(const struct peft_config *config, const char *path);
 bool load_declares_saved(const struct load *load, size_t site);

@@ -122,36 +122,51 @@ static bool pack_gain(struct load *load, const struct plan *plan, const struct s
     return ok;
 }
 
+/* Rows [first, first + n_rows) of the base's, some of them replaced, into `out`. */
+static void replace_rows(const struct plan *plan, const struct matrix *base, struct matrix *out, size_t first, size_t n_rows, float *rows,
+                         void *scratch)
+{
+    const struct tensor *tokens = plan->tokens;
+    bool is_changed = false;
+    for (size_t i = 0; i < plan->indices->n_indices; i++) {
+        size_t row = (size_t)plan->indices->indices[i];
+        if (row < first || row - first >= n_rows)
+            continue;
+        if (!is_changed)
+            matrix_read_rows(base, first, n_rows, rows);
+        is_changed = true;
+        dtype_to_f32(rows + (row - first) * base->n_in,
+                     (const char *)tokens->data + i * base->n_in * dtype_size(tokens->dtype), tokens->dtype, base->n_in);
+    }
+    if (is_changed)
+        (void)matrix_write_rows(out, first, n_rows, rows, scratch); /* f16 has no room for some: infinity, as it always was */
+}
+
 static bool pack_tokens(struct load *load, const struct plan *plan, const struct site *site,
                         struct adapter_site *out, struct error *err)
 {
     const struct matrix *base = site->weight;
-    const struct tensor *tokens = plan->tokens;
-    size_t row_bytes = base->n_in * weight_type_size(base->type);
-    float *wide = malloc(base->n_in * sizeof *wide);
-    out->weight =
-        wide ? matrix_create(base->type, base->n_out, base->n_in, err) : (error_no_memory(err), NULL);
-    if (out->weight) {
-        char *rows = out->weight->owned;
-        memcpy(rows, base->data, base->n_out * row_bytes);
-        for (size_t i = 0; i < plan->indices->n_indices; i++) {
-            const char *row = (const char *)tokens->data + i * base->n_in * dtype_size(tokens->dtype);
-            dtype_to_f32(wide, row, tokens->dtype, base->n_in);
-            dtype_from_f32(rows + (size_t)plan->indices->indices[i] * row_bytes, dtype_of_weight(base->type),
-                           wide, base->n_in);
-        }
-        load->adapter->n_parameters += tokens->n_elements;
+    float *rows = malloc(PANEL_ROWS * base->n_in * sizeof *rows);
+    void *scratch = malloc(matrix_scratch_bytes(base));
+    bool ok = rows && scratch;
+    if (!ok)
+        error_no_memory(err);
+    else if ((out->weight = matrix_create(base->type, base->layout, base->n_out, base->n_in, err))) {
+        memcpy(out->weight->owned, base->data, matrix_bytes(base));
+        for (size_t row = 0; row < base->n_out; row += PANEL_ROWS)
+            replace_rows(plan, base, out->weight, row, size_min(PANEL_ROWS, base->n_out - row), rows, scratch);
+        load->adapter->n_parameters += plan->is_shared ? 0 : plan->tokens->n_elements;
     }
-    free(wide);
+    free(rows);
+    free(scratch);
     return out->weight != NULL;
 }
 
 static bool pack_weight(struct load *load, const struct plan *plan, const struct site *site,
                         struct adapter_site *out, struct error *err)
 {
-    out->weight =
-        matrix_from_tensor(plan->weight, site->is_conv1d, weight_type_of(plan->weight->dtype), false, err);
-    load->adapter->n_parameters += plan->weight->n_elements;
+    out->weight = matrix_from_tensor(plan->weight, site->is_conv1d, weight_type_of(plan->weight->dtype), site_layout(site), false, err);
+    load->adapter->n_parameters += plan->is_shared ? 0 : plan->weight->n_elements;
     return out->weight != NULL;
 }
 
@@ -159,25 +174,12 @@ static bool pack_site(struct load *load, size_t index, struct adapter_site *out,
 {
     const struct site *site = &load->model->sites[index];
     const struct plan *plan = &load->plans[index];
-    bool is_shared = plan->shares_weight_of != SIZE_MAX;
     out->site = index;
     return (!plan->a || pack_pair(load, plan, site, out, err)) &&
            (!plan->magnitude || pack_gain(load, plan, site, out, err)) &&
-           (!plan->weight || is_shared || pack_weight(load, plan, site, out, err)) &&
+           (!plan->weight || pack_weight(load, plan, site, out, err)) &&
            (!plan->tokens || pack_tokens(load, plan, site, out, err)) &&
            (!plan->bias || (out->bias = pack(load, plan->bias, WEIGHT_F32, false, err)));
-}
-
-/* After all sites are packed: a tied head shows the embedding's new matrix, or the other way round. */
-static void share_weights(struct load *load)
-{
-    struct adapter *adapter = load->adapter;
-    for (size_t i = 0; i < adapter->n_sites; i++) {
-        size_t other = load->plans[adapter->sites[i].site].shares_weight_of;
-        const struct adapter_site *from = other == SIZE_MAX ? NULL : adapter_find_site(adapter, other);
-        if (from)
-            adapter->sites[i].weight = matrix_ref(from->weight);
-    }
 }
 
 static bool pack_norm(struct load *load, size_t index, struct adapter_norm *out, struct error *err)
@@ -200,7 +202,6 @@ bool load_pack_all(struct load *load, struct error *err)
     for (size_t i = 0; i < load->model->n_sites; i++)
         if (plan_changes(&load->plans[i]) && !pack_site(load, i, &adapter->sites[adapter->n_sites++], err))
             return false;
-    share_weights(load);
     for (size_t i = 0; i < load->model->n_norms; i++)
         if ((load->norm_weights[i] || load->norm_biases[i]) &&
             !pack_norm(load, i, &adapter->norms[adapter->n_norms++], err))

@@ -149,7 +149,8 @@ bool load_mirror_embedding(struct load *load, struct error *err)
         return true;
     if (embedding->weight) {
         head->weight = embedding->weight;
-        head->shares_weight_of = model->embedding_site;
+        head->is_shared = true;
+        load_count_matrix(load, &model->sites[model->head_site], weight_type_of(head->weight->dtype));
     }
     if (!embedding->a)
         return true;

@@ -26,33 +26,42 @@ static bool equals_vector(const struct tensor *tensor, const float *base, size_t
     return true;
 }
 
+/* What the base's weights are known as: before they were quantised, if they were. */
+static enum dtype base_dtype(const struct matrix *base)
+{
+    return base->origin ? base->origin->dtype : dtype_of_weight(base->type);
+}
+
+/* `narrow`: scratch of n floats. */
+static bool is_rounded(const float *x, const float *to, enum dtype dtype, size_t n, void *narrow, float *rounded)
+{
+    dtype_from_f32(narrow, dtype, x, n);
+    dtype_to_f32(rounded, narrow, dtype, n);
+    return memcmp(rounded, to, n * sizeof *to) == 0;
+}
+
 static bool equals_matrix(const struct tensor *tensor, const struct site *site, bool *out, struct error *err)
 {
     const struct matrix *base = site->weight;
-    enum dtype type = dtype_of_weight(base->type);
+    size_t n = base->n_in;
     struct matrix *copy =
-        matrix_from_tensor(tensor, site->is_conv1d, weight_type_of(tensor->dtype), true, err);
-    char *row = copy ? malloc(base->n_in * 4) : NULL;
-    float *wide = copy ? malloc(2 * base->n_in * sizeof *wide) : NULL;
-    bool ok = row && wide;
-    if (copy && !ok)
+        matrix_from_tensor(tensor, site->is_conv1d, weight_type_of(tensor->dtype), MATRIX_ROWS, true, err);
+    float *rows = copy ? malloc(4 * n * sizeof *rows) : NULL;
+    bool same = rows != NULL;
+    if (copy && !rows)
         error_no_memory(err);
-    bool same = ok;
     for (size_t i = 0; same && i < base->n_out; i++) {
-        const void *ours = matrix_row(base, i), *theirs = matrix_row(copy, i);
-        dtype_to_f32(wide, theirs, tensor->dtype, base->n_in);
-        dtype_from_f32(row, type, wide, base->n_in);
-        if (memcmp(row, ours, base->n_in * dtype_size(type)) == 0)
-            continue;
-        dtype_to_f32(wide, ours, type, base->n_in);
-        dtype_from_f32(row, tensor->dtype, wide, base->n_in);
-        same = memcmp(row, theirs, base->n_in * dtype_size(tensor->dtype)) == 0;
+        float *ours = rows, *theirs = rows + n, *narrow = rows + 2 * n, *rounded = rows + 3 * n;
+        matrix_read_rows(base, i, 1, ours);
+        matrix_read_rows(copy, i, 1, theirs);
+        same = is_rounded(theirs, ours, base_dtype(base), n, narrow, rounded) ||
+               is_rounded(ours, theirs, tensor->dtype, n, narrow, rounded);
     }
-    free(row);
-    free(wide);
-    matrix_unref(copy);
-    if (ok)
+    if (rows)
         *out = same;
+    bool ok = rows != NULL;
+    free(rows);
+    matrix_unref(copy);
     return ok;
 }
 
@@ -114,7 +123,7 @@ bool load_check_weight(struct load *load, size_t index, struct error *err)
     if (!load_check_finite(weight, err))
         return false;
     load->plans[index].weight = weight;
-    load_count_matrix(load, site->weight, weight_type_of(weight->dtype));
+    load_count_matrix(load, site, weight_type_of(weight->dtype));
     return true;
 }
 
@@ -217,7 +226,7 @@ bool load_check_tokens(struct load *load, size_t index, struct error *err)
                       "replaces rows of a module that has a low-rank pair or is replaced whole too");
     plan->tokens = tokens;
     plan->indices = indices;
-    load_count_matrix(load, site->weight, site->weight->type);
+    load_count_matrix(load, site, site->weight->type);
     return true;
 }
 
@@ -235,8 +244,11 @@ bool load_share_tokens(struct load *load, struct error *err)
     if (to->magnitude)
         return load_refuse(err, to->magnitude,
                       "would need the norms of a tied matrix whose rows trainable_token_indices replaces");
+    to->tokens = from->tokens;
     to->indices = from->indices;
-    to->shares_weight_of = from == embedding ? model->embedding_site : model->head_site;
+    to->is_shared = true;
+    const struct site *site = &model->sites[from == embedding ? model->head_site : model->embedding_site];
+    load_count_matrix(load, site, site->weight->type);
     return true;
 }
 

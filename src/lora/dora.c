@@ -114,7 +114,7 @@ static void sum_base(struct dora *d)
     const struct matrix *base = d->base;
     for (size_t first = 0; first < base->n_out; first += d->chunk) {
         size_t n_rows = size_min(d->chunk, base->n_out - first);
-        dtype_to_f32(d->rows, matrix_row(base, first), dtype_of_weight(base->type), n_rows * base->n_in);
+        matrix_read_rows(base, first, n_rows, d->rows);
         if (d->is_table)
             sum_table_rows(d, first, n_rows);
         else
@@ -124,11 +124,7 @@ static void sum_base(struct dora *d)
 
 static double base_element(const struct dora *d, size_t o, size_t k)
 {
-    float value;
-    size_t row = d->is_table ? k : o, column = d->is_table ? o : k;
-    const char *at = (const char *)matrix_row(d->base, row) + column * weight_type_size(d->base->type);
-    dtype_to_f32(&value, at, dtype_of_weight(d->base->type), 1);
-    return (double)value;
+    return (double)matrix_read_element(d->base, d->is_table ? k : o, d->is_table ? o : k);
 }
 
 static double direct_square(const struct dora *d, size_t o)

@@ -1,6 +1,6 @@
 /*
- * merge.c - W' in chunks of rows: the base's rows widened to f32, s BA added by one product per part, DoRA's
- * gain, one rounding.
+ * merge.c - W' in chunks of rows: the base's rows in f32, from before they were quantised, s BA added by one product per part, DoRA's
+ * gain, one rounding or quantising.
  *
  * A chunk's left factor is B's rows (of tables: A's rows, which are tokens), the right one all of A (of
  * tables: B transposed).
@@ -38,6 +38,7 @@ struct site_merge {
     size_t n_operands, rank_max;
     struct matrix *out;
     float *rows, *left; /* chunks */
+    void *scratch;
     size_t n_chunk_rows, next_row;
     bool overflows; /* a sum of finite numbers may leave f16's range; such weights would make every answer NaN
                      */
@@ -49,6 +50,7 @@ static void site_merge_finish(struct site_merge *merge)
         free(merge->operands[i].right);
     free(merge->rows);
     free(merge->left);
+    free(merge->scratch);
     matrix_unref(merge->out);
     memset(merge, 0, sizeof *merge);
 }
@@ -71,15 +73,16 @@ static bool add_operand(struct site_merge *merge, const struct delta *delta, dou
     return true;
 }
 
-/* About 4 million multiplications a chunk: a millisecond or so. */
+/* About 4 million multiplications a chunk, in whole panels: some milliseconds. */
 static size_t chunk_rows(const struct site_merge *merge)
 {
-    size_t per_row = merge->base->n_in * (merge->rank_max + 8);
-    return size_max(1, size_min(merge->base->n_out, ((size_t)4 << 20) / size_max(per_row, 1)));
+    size_t per_panel = PANEL_ROWS * merge->base->n_in * (merge->rank_max + 8);
+    return PANEL_ROWS * size_max(1, ((size_t)4 << 20) / per_panel);
 }
 
-static bool site_merge_begin(struct site_merge *merge, const struct model *model, size_t index,
-                             const struct compose_part *parts, size_t n_parts, struct error *err)
+/* The result as it serves the site, or in rows of `type`. */
+static bool site_merge_begin(struct site_merge *merge, const struct model *model, size_t index, enum matrix_layout layout,
+                             enum weight_type type, const struct compose_part *parts, size_t n_parts, struct error *err)
 {
     *merge = (struct site_merge){.site = &model->sites[index], .base = model->sites[index].weight};
     for (size_t i = 0; i < n_parts; i++) {
@@ -95,12 +98,13 @@ static bool site_merge_begin(struct site_merge *merge, const struct model *model
             goto fail;
     }
     merge->n_chunk_rows = chunk_rows(merge);
-    merge->out = matrix_create(model->sites[index].weight->type, merge->base->n_out, merge->base->n_in, err);
+    merge->out = matrix_create(type, layout, merge->base->n_out, merge->base->n_in, err);
+    merge->scratch = malloc(matrix_scratch_bytes(merge->base));
     merge->rows = malloc(merge->n_chunk_rows * merge->base->n_in * sizeof *merge->rows);
     merge->left = malloc(merge->n_chunk_rows * size_max(merge->rank_max, 1) * sizeof *merge->left);
     if (!merge->out)
         goto fail;
-    if (merge->rows && merge->left)
+    if (merge->rows && merge->left && merge->scratch)
         return true;
     error_no_memory(err);
 fail:
@@ -139,9 +143,7 @@ static bool site_merge_step(struct site_merge *merge)
 {
     size_t n_columns = merge->base->n_in,
            n_rows = size_min(merge->n_chunk_rows, merge->base->n_out - merge->next_row);
-    char *to = (char *)merge->out->owned + merge->next_row * n_columns * weight_type_size(merge->out->type);
-    dtype_to_f32(merge->rows, matrix_row(merge->base, merge->next_row), dtype_of_weight(merge->base->type),
-                 n_rows * n_columns);
+    matrix_read_rows(merge->base, merge->next_row, n_rows, merge->rows);
     for (size_t i = 0; i < merge->n_operands; i++) {
         const struct operand *operand = &merge->operands[i];
         size_t rank = operand->delta->rank;
@@ -151,9 +153,7 @@ static bool site_merge_step(struct site_merge *merge)
     }
     if (merge->row_gain)
         apply_gain(merge, n_rows);
-    enum dtype type = dtype_of_weight(merge->out->type);
-    dtype_from_f32(to, type, merge->rows, n_rows * n_columns);
-    merge->overflows |= dtype_find_not_finite(to, type, n_rows * n_columns) != n_rows * n_columns;
+    merge->overflows |= !matrix_write_rows(merge->out, merge->next_row, n_rows, merge->rows, merge->scratch);
     merge->next_row += n_rows;
     return merge->next_row == merge->base->n_out;
 }
@@ -182,7 +182,9 @@ struct matrix *merge_site(const struct model *model, size_t site, const struct c
                   LIMIT_REQUEST_ADAPTERS);
         return NULL;
     }
-    if (!site_merge_begin(&merge, model, site, parts, n_parts, err))
+    const struct matrix *base = model->sites[site].weight;
+    enum weight_type type = base->origin ? weight_type_of(base->origin->dtype) : base->type;
+    if (!site_merge_begin(&merge, model, site, MATRIX_ROWS, type, parts, n_parts, err))
         return NULL;
     while (!site_merge_step(&merge))
         ;
@@ -202,7 +204,7 @@ uint64_t merge_site_bytes(const struct adapter *adapter, size_t index)
     const struct matrix *base = adapter->model->sites[site->site].weight;
     if (!needs_merge(site))
         return 0;
-    uint64_t n_bytes = (uint64_t)base->n_out * base->n_in * weight_type_size(base->type);
+    uint64_t n_bytes = matrix_bytes(base);
     return n_bytes + (site->delta.bias ? site->delta.n_out * sizeof(float) : 0);
 }
 
@@ -287,8 +289,9 @@ static bool merge_bias(struct merge_job *job, const struct adapter_site *site, s
 static bool begin_site(struct merge_job *job, const struct adapter_site *site, struct error *err)
 {
     const struct compose_part part = {.adapter = job->adapter, .factor = 1};
+    const struct matrix *base = job->adapter->model->sites[site->site].weight;
     job->is_in_site = merge_bias(job, site, err) &&
-                      site_merge_begin(&job->site, job->adapter->model, site->site, &part, 1, err);
+                      site_merge_begin(&job->site, job->adapter->model, site->site, base->layout, base->type, &part, 1, err);
     return job->is_in_site;
 }
 

@@ -1,7 +1,7 @@
 /*
  * merge.h - W' = W + s BA, for each site an adapter touches.
  *
- * Always from the pristine base into memory of its own, in f32, rounded once to the base's type. DoRA: W' = gain * (W + s BA) per
+ * Always from the pristine base into memory of its own, in f32, rounded or quantised once to the base's type. DoRA: W' = gain * (W + s BA) per
  * output row. Embeddings and positions are merged in their table orientation.
  */
 #ifndef LORA_MERGE_H
@@ -39,7 +39,7 @@ struct merged *merged_ref(struct merged *merged);
 void merged_unref(struct merged *merged);
 void merged_destroy(struct merged *merged);
 
-/* W' of one site for several plain adapters (factors as in compose.h), into a matrix of `type`; for `lorad merge`. Handles whatever one
+/* W' of one site for several plain adapters (factors as in compose.h), in rows of the type of the file, for `lorad merge`. Handles whatever one
    adapter alone may do (DoRA, replacement) when n_parts is 1. */
 struct compose_part;
 struct matrix *merge_site(const struct model *model, size_t site, const struct compose_part *parts, size_t n_parts,

@@ -60,7 +60,7 @@ uint64_t bench_weight_bytes(const struct bench *bench)
     for (size_t i = 0; i < model->n_sites; i++) {
         const struct site *site = &model->sites[i];
         if (site->kind == SITE_LINEAR || site->kind == SITE_HEAD)
-            bytes += (uint64_t)site->n_in * site->n_out * weight_type_size(site->weight->type);
+            bytes += matrix_bytes(site->weight);
     }
     return bytes;
 }

@@ -30,7 +30,10 @@ struct model *open_model(const struct lorad_options *options, const struct kerne
     static const enum model_weights weights[] = {
         [LORAD_WEIGHTS_NATIVE] = MODEL_WEIGHTS_NATIVE,
         [LORAD_WEIGHTS_F32] = MODEL_WEIGHTS_F32,
+        [LORAD_WEIGHTS_F16] = MODEL_WEIGHTS_F16,
         [LORAD_WEIGHTS_BF16] = MODEL_WEIGHTS_BF16,
+        [LORAD_WEIGHTS_Q8] = MODEL_WEIGHTS_Q8,
+        [LORAD_WEIGHTS_Q4] = MODEL_WEIGHTS_Q4,
     };
     const struct kernels *kernels = kernels_select(cpu_detect_features(), options->cpu, err);
     if (!kernels)

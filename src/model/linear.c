@@ -1,6 +1,6 @@
 /*
- * linear.c - two phases. First u = A x for each segment and delta, in units that are laid end to end and cut into shares of equal
- * cost; a unit is multiplied while the next one is fetched. Then the output rows: each part takes one contiguous span of the
+ * linear.c - two phases. First activations are prepared for the weights' type, and u = A x for each segment and delta, in units that are laid
+ * end to end and cut into shares of equal cost; a unit is multiplied while the next one is fetched. Then the output rows: each part takes one contiguous span of the
  * jobs' rows, laid end to end, so that a thread streams its weights, and after them its stretch of each B, in one
  * go; and finishes the outputs (deltas, gain, bias, what comes after) while they are in L2.
  */
@@ -12,8 +12,7 @@
 #include "base/bytes.h"
 
 enum {
-    ROW_STEP = DELTA_PANEL, /* spans begin at multiples of it: a cache line of outputs */
-    LEAST_BLOCK = 64,       /* rows that are finished together, at least */
+    ROW_STEP = PANEL_ROWS,  /* spans begin at multiples of it */
     OUT_BYTES = 256 << 10,  /* of outputs that wait in L2 to be finished */
     UNIT_RANK = 16,         /* rows of A, and tokens, of one unit of the first phase */
     UNIT_TOKENS = 64,
@@ -22,6 +21,7 @@ enum {
     FEW_TOKENS = 16,
     FETCH_TOKENS = 4,       /* fetching a row of A takes as long as multiplying it with so many tokens */
     LEAST_WORK = 1 << 15,   /* multiplications that are worth another part */
+    LEAST_PREPARED = 1 << 14, /* activations whose preparation is */
     FEW_THREADS = 8         /* with more of them, spans are halved, so that a late one costs less */
 };
 
@@ -44,6 +44,7 @@ struct work {
     const struct linear_scratch *scratch;
     size_t first_items[LINEAR_MOST_JOBS + 1]; /* where the jobs' items begin */
     size_t n_units, cost, n_steps;
+    char *prepared[N_WEIGHT_TYPES]; /* rows of activations, activation_bytes each; NULL: the type takes them as they are, or nobody has it */
 };
 
 static const struct site_view *view_of(const struct linear_call *call, size_t job, size_t segment)
@@ -198,12 +199,10 @@ static const void *unit_rows(const struct work *work, const struct linear_unit *
     return (const char *)delta->a + unit->first_row * delta->n_in * weight_type_size(delta->type);
 }
 
-static void shrink(void *context, size_t part, size_t n_parts, size_t thread)
+static void shrink(const struct work *work, size_t part, size_t n_parts)
 {
-    const struct work *work = context;
     const struct linear_call *call = work->call;
     size_t end = first_unit_of(work, part + 1, n_parts);
-    (void)thread;
     for (size_t i = first_unit_of(work, part, n_parts); i < end; i++) {
         const struct linear_unit *unit = &work->scratch->units[i];
         const struct linear_item *item = &work->scratch->items[unit->item];
@@ -215,7 +214,67 @@ static void shrink(void *context, size_t part, size_t n_parts, size_t thread)
     }
 }
 
+static size_t n_in_of(const struct work *work)
+{
+    return work->model->sites[work->call->jobs[0].site].n_in;
+}
+
+/* Room for rows of each type of weights that the call has and that wants them. */
+static bool reserve_prepared(struct work *work, struct linear_scratch *scratch, struct error *err)
+{
+    const struct linear_call *call = work->call;
+    size_t at[N_WEIGHT_TYPES], n_bytes = 0;
+    bool is_wanted[N_WEIGHT_TYPES] = {false};
+    for (size_t s = 0; s < call->n_segments; s++)
+        for (size_t job = 0; job < call->n_jobs; job++)
+            is_wanted[view_of(call, job, s)->weight->type] = true;
+    for (size_t type = 0; type < N_WEIGHT_TYPES; type++) {
+        at[type] = n_bytes;
+        is_wanted[type] = is_wanted[type] && work->kernels->prepare[type];
+        n_bytes += is_wanted[type] ? activation_bytes((enum weight_type)type, n_in_of(work)) * call->n_tokens : 0;
+    }
+    scratch->prepared = grow(scratch->prepared, &scratch->prepared_bytes, n_bytes);
+    if (n_bytes > 0 && !scratch->prepared)
+        return error_no_memory(err);
+    for (size_t type = 0; type < N_WEIGHT_TYPES; type++)
+        work->prepared[type] = is_wanted[type] ? (char *)scratch->prepared + at[type] : NULL;
+    return true;
+}
+
+static void prepare(const struct work *work, size_t part, size_t n_parts)
+{
+    const struct linear_call *call = work->call;
+    size_t n_in = n_in_of(work), first = part * call->n_tokens / n_parts, end = (part + 1) * call->n_tokens / n_parts;
+    for (size_t type = 0; type < N_WEIGHT_TYPES; type++)
+        for (size_t t = first; work->prepared[type] && t < end; t++)
+            work->kernels->prepare[type](work->prepared[type] + t * activation_bytes((enum weight_type)type, n_in),
+                                         call->x + t * call->x_stride, n_in);
+}
+
+static void begin(void *context, size_t part, size_t n_parts, size_t thread)
+{
+    const struct work *work = context;
+    (void)thread;
+    prepare(work, part, n_parts);
+    if (work->n_units > 0)
+        shrink(work, part, n_parts);
+}
+
 /* ---- second phase: by rows ---- */
+
+static void multiply(const struct work *work, float *out, size_t out_stride, const struct matrix *weight, size_t row, size_t n_rows,
+                     size_t first, size_t n_tokens)
+{
+    enum weight_type type = weight->type;
+    const char *panels = (const char *)weight->data + packed_at(type, row, weight->n_in);
+    const char *x = (const char *)(work->call->x + first * work->call->x_stride);
+    size_t stride = work->call->x_stride * sizeof(float);
+    if (work->prepared[type]) {
+        stride = activation_bytes(type, weight->n_in);
+        x = work->prepared[type] + first * stride;
+    }
+    work->kernels->multiply_packed[type](out, out_stride, panels, n_rows, weight->n_in, x, stride, n_tokens);
+}
 
 static void multiply_weights(const struct work *work, size_t job, size_t row, size_t n_rows)
 {
@@ -227,9 +286,7 @@ static void multiply_weights(const struct work *work, size_t job, size_t row, si
             continue;
         size_t first = call->segments[s].first;
         size_t last = call->segments[end - 1].first + call->segments[end - 1].n_tokens;
-        work->kernels->matmul[weight->type](to->out + first * to->out_stride + row, to->out_stride,
-                                            matrix_row(weight, row), n_rows, weight->n_in,
-                                            call->x + first * call->x_stride, call->x_stride, last - first);
+        multiply(work, to->out + first * to->out_stride + row, to->out_stride, weight, row, n_rows, first, last - first);
     }
 }
 
@@ -325,7 +382,7 @@ static size_t n_steps_of(const struct work *work, size_t job)
 static size_t choose_block(size_t n_tokens)
 {
     size_t n_rows = OUT_BYTES / (n_tokens * sizeof(float)) / ROW_STEP * ROW_STEP;
-    return size_max(n_rows, LEAST_BLOCK);
+    return size_max(n_rows, ROW_STEP);
 }
 
 /* Rows [first, end) of the jobs' rows laid end to end, each job's from a multiple of ROW_STEP. Two gated jobs lie beside each
@@ -361,18 +418,31 @@ static size_t choose_parts(const struct pool *pool, size_t most, size_t n_multip
     return size_max(1, size_min(n_parts, most));
 }
 
-static bool run_deltas(struct work *work, struct pool *pool, struct linear_scratch *scratch, struct error *err)
+static bool plan_deltas(struct work *work, struct linear_scratch *scratch, size_t *n_multiplications, struct error *err)
 {
-    const struct linear_call *call = work->call;
-    fetch_views(call);
-    struct amount amount = measure(call);
+    struct amount amount = measure(work->call);
+    *n_multiplications = amount.n_floats * n_in_of(work);
     if (amount.n_items == 0)
         return true;
     if (!reserve(scratch, amount.n_items, amount.n_units, amount.n_floats, err))
         return false;
     plan(work, scratch);
-    size_t n_in = work->model->sites[call->jobs[0].site].n_in;
-    pool_run(pool, shrink, work, choose_parts(pool, work->n_units, amount.n_floats * n_in));
+    return true;
+}
+
+/* One part, without the pool, where there is little to do. */
+static bool run_first_phase(struct work *work, struct pool *pool, struct linear_scratch *scratch, struct error *err)
+{
+    const struct linear_call *call = work->call;
+    size_t n_multiplications, n_parts = 1;
+    fetch_views(call);
+    if (!reserve_prepared(work, scratch, err) || !plan_deltas(work, scratch, &n_multiplications, err))
+        return false;
+    if (work->n_units > 0)
+        n_parts = choose_parts(pool, work->n_units, n_multiplications);
+    if (call->n_tokens > 1 && call->n_tokens * n_in_of(work) > LEAST_PREPARED)
+        n_parts = size_max(n_parts, choose_parts(pool, call->n_tokens, SIZE_MAX));
+    pool_run(pool, begin, work, n_parts);
     return true;
 }
 
@@ -383,15 +453,14 @@ bool linear_run(const struct linear_call *call, const struct model *model, struc
     assert(call->n_jobs >= 1 && call->n_jobs <= LINEAR_MOST_JOBS && call->n_tokens > 0);
     assert(call->after == LINEAR_PLAIN || call->n_jobs == (call->after == LINEAR_GATE ? 2u : 1u));
 
-    if (!run_deltas(&work, pool, scratch, err))
+    if (!run_first_phase(&work, pool, scratch, err))
         return false;
     size_t n_rows = 0;
     for (size_t job = 0; job < call->n_jobs; job++) {
         n_rows += n_out_of(&work, job);
         work.n_steps += call->after == LINEAR_GATE && job > 0 ? 0 : n_steps_of(&work, job);
     }
-    size_t n_in = model->sites[call->jobs[0].site].n_in;
-    pool_run(pool, compute, &work, choose_parts(pool, work.n_steps, n_rows * n_in * call->n_tokens));
+    pool_run(pool, compute, &work, choose_parts(pool, work.n_steps, n_rows * n_in_of(&work) * call->n_tokens));
     return true;
 }
 
@@ -400,5 +469,6 @@ void linear_scratch_finish(struct linear_scratch *scratch)
     free(scratch->items);
     free(scratch->units);
     free(scratch->low_rank);
+    free(scratch->prepared);
     *scratch = (struct linear_scratch){0};
 }

@@ -44,16 +44,17 @@ struct linear_call {
     size_t residual_stride;
 };
 
-/* Memory for the low-rank parts, which grows to what was needed most. Zeroed is a fine start. */
+/* Memory for low-rank parts and prepared activations, which grows to what was needed most. Zeroed is a fine start. */
 struct linear_scratch {
     struct linear_item *items;
     struct linear_unit *units;
     float *low_rank;
-    size_t items_bytes, units_bytes, low_rank_bytes;
+    void *prepared;
+    size_t items_bytes, units_bytes, low_rank_bytes, prepared_bytes;
 };
 
-/* At most two pool_run: A x for all deltas if there are any, then everything by output rows. So the threads wait for each other once or
-   twice; a run too small for two threads is no wait. False: no memory. */
+/* Two pool_run: A x for all deltas and what prepares activations, then everything by output rows. So the threads wait for each other once or
+   twice; a run too small for two threads, as the first is for few tokens without deltas, is no wait. False: no memory. */
 bool linear_run(const struct linear_call *call, const struct model *model, struct pool *pool,
                 struct linear_scratch *scratch, struct error *err) MUST_USE;
 void linear_scratch_finish(struct linear_scratch *scratch);

@@ -1,16 +1,17 @@
 /*
- * matrix.c - wrapping, or copying in blocks of source rows with conversion and transposition on the way.
+ * matrix.c - wrapping, or filling panel by panel with conversion and transposition on the way.
  */
 #include "model/matrix.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "base/bytes.h"
 
-enum { ALIGNMENT = 64, BLOCK_ROWS = 32, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
 enum weight_type weight_type_of(enum dtype dtype)
 {
@@ -20,17 +21,26 @@ enum weight_type weight_type_of(enum dtype dtype)
 
 enum dtype dtype_of_weight(enum weight_type type)
 {
+    assert(weight_type_is_exact(type));
     return type == WEIGHT_F32 ? DTYPE_F32 : type == WEIGHT_F16 ? DTYPE_F16 : DTYPE_BF16;
 }
 
-struct matrix *matrix_wrap(enum weight_type type, size_t n_out, size_t n_in, const void *data, struct error *err)
+size_t matrix_layout_bytes(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in)
+{
+    size_t n_elements, n_bytes;
+    if (layout == MATRIX_PACKED)
+        return packed_bytes(type, n_out, n_in);
+    return size_multiply(n_out, n_in, &n_elements) && size_multiply(n_elements, weight_type_size(type), &n_bytes) ? n_bytes : SIZE_MAX;
+}
+
+struct matrix *matrix_wrap(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in, const void *data, struct error *err)
 {
     struct matrix *matrix = malloc(sizeof *matrix);
     if (!matrix) {
         error_no_memory(err);
         return NULL;
     }
-    *matrix = (struct matrix){.type = type, .n_out = n_out, .n_in = n_in, .data = data};
+    *matrix = (struct matrix){.type = type, .layout = layout, .n_out = n_out, .n_in = n_in, .data = data};
     ref_init(&matrix->ref);
     return matrix;
 }
@@ -40,24 +50,23 @@ static void *allocate(size_t n_bytes)
 {
     size_t alignment = n_bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
     void *memory;
-    if (posix_memalign(&memory, alignment, n_bytes) != 0)
+    if (n_bytes > SIZE_MAX / 2 || posix_memalign(&memory, alignment, n_bytes) != 0)
         return NULL;
     if (alignment == HUGE_PAGE)
         (void)madvise(memory, n_bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* refused: small pages then */
     return memory;
 }
 
-struct matrix *matrix_create(enum weight_type type, size_t n_out, size_t n_in, struct error *err)
+struct matrix *matrix_create(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in, struct error *err)
 {
-    size_t n_elements, n_bytes;
-    void *memory = NULL;
-    if (size_multiply(n_out, n_in, &n_elements) && size_multiply(n_elements, weight_type_size(type), &n_bytes))
-        memory = allocate(size_max(n_bytes, 1));
+    size_t n_bytes = matrix_layout_bytes(type, layout, n_out, n_in);
+    void *memory = allocate(size_max(n_bytes, 1));
+    assert(layout == MATRIX_PACKED || weight_type_is_exact(type));
     if (!memory) {
         error_no_memory(err);
         return NULL;
     }
-    struct matrix *matrix = matrix_wrap(type, n_out, n_in, memory, err);
+    struct matrix *matrix = matrix_wrap(type, layout, n_out, n_in, memory, err);
     if (!matrix) {
         free(memory);
         return NULL;
@@ -67,74 +76,167 @@ struct matrix *matrix_create(enum weight_type type, size_t n_out, size_t n_in, s
     return matrix;
 }
 
-/* Elements of `from` as elements of `to`; `scratch` holds n floats. */
-static void convert(void *out, enum dtype to, const void *in, enum dtype from, size_t n, float *scratch)
+static bool check_tensor(const struct tensor *tensor, struct error *err)
 {
-    if (from == to) {
-        memcpy(out, in, n * dtype_size(to));
-    } else if (to == DTYPE_F32) {
-        dtype_to_f32(out, in, from, n);
-    } else {
-        dtype_to_f32(scratch, in, from, n);
-        dtype_from_f32(out, to, scratch, n);
+    char shape[128];
+    if (!dtype_is_weight(tensor->dtype))
+        return error_set(err, ERROR_MISMATCH, tensor->name, "'%s' holds %s, but weights must be F32, F16 or BF16", tensor->name,
+                         dtype_name(tensor->dtype));
+    if (tensor->n_dims != 2 || tensor->n_elements == 0)
+        return error_set(err, ERROR_MISMATCH, tensor->name, "'%s' has the shape %s, but a matrix is expected", tensor->name,
+                         tensor_shape_text(tensor, shape, sizeof shape));
+    return true;
+}
+
+struct matrix *matrix_create_for(const struct tensor *tensor, bool transposed, enum weight_type type, enum matrix_layout layout, struct error *err)
+{
+    if (!check_tensor(tensor, err))
+        return NULL;
+    return matrix_create(type, layout, tensor->shape[transposed ? 1 : 0], tensor->shape[transposed ? 0 : 1], err);
+}
+
+/* ---- rows ---- */
+
+/* Columns [first, first + n_rows) of a tensor (n_in, n_out), as rows. */
+static void read_columns(const struct tensor *tensor, size_t first, size_t n_rows, float *out)
+{
+    enum { BLOCK = 64 };
+    float block[BLOCK];
+    size_t n_in = tensor->shape[0], n_out = tensor->shape[1], size = dtype_size(tensor->dtype);
+    for (size_t done = 0, n; done < n_rows; done += n) {
+        n = size_min(BLOCK, n_rows - done);
+        for (size_t k = 0; k < n_in; k++) {
+            dtype_to_f32(block, (const char *)tensor->data + (k * n_out + first + done) * size, tensor->dtype, n);
+            for (size_t i = 0; i < n; i++)
+                out[(done + i) * n_in + k] = block[i];
+        }
     }
 }
 
-/* out column `column` and the `n_rows - 1` after it = rows of the block (n_rows, n_columns). */
-static void transpose_block(char *out, size_t out_row_bytes, size_t column, const char *block, size_t n_rows,
-                            size_t n_columns, size_t size)
+static void read_tensor(const struct tensor *tensor, bool transposed, size_t first, size_t n_rows, float *out)
 {
-    for (size_t o = 0; o < n_columns; o++) {
-        char *to = out + o * out_row_bytes + column * size;
-        for (size_t i = 0; i < n_rows; i++)
-            memcpy(to + i * size, block + (i * n_columns + o) * size, size);
-    }
+    size_t n_in = tensor->shape[1];
+    if (transposed)
+        read_columns(tensor, first, n_rows, out);
+    else
+        dtype_to_f32(out, (const char *)tensor->data + first * n_in * dtype_size(tensor->dtype), tensor->dtype, n_rows * n_in);
 }
 
-static bool fill(struct matrix *matrix, const struct tensor *tensor, bool transposed, struct error *err)
+void matrix_read_rows(const struct matrix *matrix, size_t first, size_t n_rows, float *out)
 {
-    enum dtype to = dtype_of_weight(matrix->type);
-    size_t n_rows = tensor->shape[0], n_columns = tensor->shape[1], size = dtype_size(to);
-    const char *in = tensor->data;
-    char *block = malloc(BLOCK_ROWS * n_columns * size);
-    float *scratch = malloc(n_columns * sizeof *scratch);
-    bool ok = block && scratch;
+    assert(first + n_rows <= matrix->n_out);
+    if (matrix->origin)
+        read_tensor(matrix->origin, matrix->origin_is_transposed, first, n_rows, out);
+    else if (matrix->layout == MATRIX_PACKED)
+        unpack_rows(matrix->type, out, matrix->data, matrix->n_out, matrix->n_in, first, n_rows);
+    else
+        dtype_to_f32(out, matrix_row(matrix, first), dtype_of_weight(matrix->type), n_rows * matrix->n_in);
+}
 
-    for (size_t row = 0; ok && row < n_rows; row += BLOCK_ROWS) {
-        size_t n_block = size_min(BLOCK_ROWS, n_rows - row);
-        char *to_rows = transposed ? block : (char *)matrix->owned + row * n_columns * size;
-        for (size_t i = 0; i < n_block; i++)
-            convert(to_rows + i * n_columns * size, to, in + (row + i) * n_columns * dtype_size(tensor->dtype),
-                    tensor->dtype, n_columns, scratch);
-        if (transposed)
-            transpose_block(matrix->owned, matrix->n_in * size, row, block, n_block, n_columns, size);
+float matrix_read_element(const struct matrix *matrix, size_t row, size_t k)
+{
+    const struct tensor *origin = matrix->origin;
+    float value;
+    assert(row < matrix->n_out && k < matrix->n_in);
+    if (!origin && matrix->layout == MATRIX_PACKED)
+        return unpack_element(matrix->type, matrix->data, matrix->n_out, matrix->n_in, row, k);
+    size_t at = origin && matrix->origin_is_transposed ? k * matrix->n_out + row : row * matrix->n_in + k;
+    enum dtype dtype = origin ? origin->dtype : dtype_of_weight(matrix->type);
+    dtype_to_f32(&value, (const char *)(origin ? origin->data : matrix->data) + at * dtype_size(dtype), dtype, 1);
+    return value;
+}
+
+size_t matrix_scratch_bytes(const struct matrix *matrix)
+{
+    return size_max(PANEL_ROWS * matrix->n_in * sizeof(float), 1);
+}
+
+static bool is_cut(const struct matrix *matrix, size_t first, size_t n_rows)
+{
+    return first + n_rows <= matrix->n_out && (matrix->layout == MATRIX_ROWS || (first % PANEL_ROWS == 0 && (n_rows % PANEL_ROWS == 0 || first + n_rows == matrix->n_out)));
+}
+
+static void write_panel(struct matrix *matrix, size_t first, size_t n_rows, const void *rows)
+{
+    pack_panel(matrix->type, (char *)matrix->owned + packed_at(matrix->type, first, matrix->n_in), rows, n_rows, matrix->n_in);
+}
+
+/* At most a panel. */
+static bool write_some(struct matrix *matrix, size_t first, size_t n_rows, const float *rows, void *scratch)
+{
+    size_t n = n_rows * matrix->n_in;
+    if (!weight_type_is_exact(matrix->type)) {
+        write_panel(matrix, first, n_rows, rows);
+        return dtype_find_not_finite(rows, DTYPE_F32, n) == n;
     }
-    free(block);
+    enum dtype dtype = dtype_of_weight(matrix->type);
+    bool is_packed = matrix->layout == MATRIX_PACKED;
+    void *to = is_packed ? scratch : (char *)matrix->owned + first * matrix->n_in * dtype_size(dtype);
+    dtype_from_f32(to, dtype, rows, n);
+    if (is_packed)
+        write_panel(matrix, first, n_rows, to);
+    return dtype_find_not_finite(to, dtype, n) == n;
+}
+
+bool matrix_write_rows(struct matrix *matrix, size_t first, size_t n_rows, const float *rows, void *scratch)
+{
+    bool is_finite = true;
+    assert(is_cut(matrix, first, n_rows));
+    for (size_t row = 0; row < n_rows; row += PANEL_ROWS)
+        is_finite &= write_some(matrix, first + row, size_min(PANEL_ROWS, n_rows - row), rows + row * matrix->n_in, scratch);
+    return is_finite;
+}
+
+/* ---- from a tensor ---- */
+
+static bool is_same(const struct matrix *matrix, const struct tensor *tensor, bool transposed)
+{
+    return !transposed && weight_type_is_exact(matrix->type) && dtype_of_weight(matrix->type) == tensor->dtype;
+}
+
+/* Nothing to convert: bytes are moved. */
+static void move(struct matrix *matrix, const struct tensor *tensor, size_t first, size_t n_rows)
+{
+    size_t row_bytes = matrix->n_in * dtype_size(tensor->dtype);
+    const char *from = (const char *)tensor->data + first * row_bytes;
+    if (matrix->layout == MATRIX_ROWS)
+        memcpy((char *)matrix->owned + first * row_bytes, from, n_rows * row_bytes);
+    else
+        for (size_t row = 0; row < n_rows; row += PANEL_ROWS)
+            write_panel(matrix, first + row, size_min(PANEL_ROWS, n_rows - row), from + row * row_bytes);
+}
+
+bool matrix_fill(struct matrix *matrix, const struct tensor *tensor, bool transposed, size_t first, size_t n_rows, struct error *err)
+{
+    assert(is_cut(matrix, first, n_rows));
+    if (is_same(matrix, tensor, transposed)) {
+        move(matrix, tensor, first, n_rows);
+        return true;
+    }
+    float *rows = malloc(size_min(PANEL_ROWS, n_rows) * matrix->n_in * sizeof *rows);
+    void *scratch = malloc(matrix_scratch_bytes(matrix));
+    bool ok = rows && scratch;
+    for (size_t row = first; ok && row < first + n_rows; row += PANEL_ROWS) {
+        size_t n = size_min(PANEL_ROWS, first + n_rows - row);
+        read_tensor(tensor, transposed, row, n, rows);
+        (void)matrix_write_rows(matrix, row, n, rows, scratch); /* what the file holds is its author's business */
+    }
+    free(rows);
     free(scratch);
     return ok || error_no_memory(err);
 }
 
-struct matrix *matrix_from_tensor(const struct tensor *tensor, bool transposed, enum weight_type type, bool may_wrap,
-                                  struct error *err)
+struct matrix *matrix_from_tensor(const struct tensor *tensor, bool transposed, enum weight_type type, enum matrix_layout layout,
+                                  bool may_wrap, struct error *err)
 {
-    char shape[128];
-    if (!dtype_is_weight(tensor->dtype)) {
-        error_set(err, ERROR_MISMATCH, tensor->name, "'%s' holds %s, but weights must be F32, F16 or BF16",
-                  tensor->name, dtype_name(tensor->dtype));
+    if (!check_tensor(tensor, err))
         return NULL;
-    }
-    if (tensor->n_dims != 2 || tensor->n_elements == 0) {
-        error_set(err, ERROR_MISMATCH, tensor->name, "'%s' has the shape %s, but a matrix is expected", tensor->name,
-                  tensor_shape_text(tensor, shape, sizeof shape));
-        return NULL;
-    }
-    size_t n_out = tensor->shape[transposed ? 1 : 0], n_in = tensor->shape[transposed ? 0 : 1];
     bool is_aligned = (uintptr_t)tensor->data % dtype_size(tensor->dtype) == 0;
-    if (may_wrap && is_aligned && !transposed && weight_type_of(tensor->dtype) == type)
-        return matrix_wrap(type, n_out, n_in, tensor->data, err);
+    if (may_wrap && is_aligned && !transposed && layout == MATRIX_ROWS && weight_type_of(tensor->dtype) == type)
+        return matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err);
 
-    struct matrix *matrix = matrix_create(type, n_out, n_in, err);
-    if (matrix && !fill(matrix, tensor, transposed, err)) {
+    struct matrix *matrix = matrix_create_for(tensor, transposed, type, layout, err);
+    if (matrix && !matrix_fill(matrix, tensor, transposed, 0, matrix->n_out, err)) {
         matrix_unref(matrix);
         return NULL;
     }

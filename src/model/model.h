@@ -69,6 +69,12 @@ struct site {
     const float *bias;       /* n_out, or NULL */
 };
 
+/* How a matrix of the site lies, the base's or another's. */
+static inline enum matrix_layout site_layout(const struct site *site)
+{
+    return site->kind == SITE_EMBEDDING || site->kind == SITE_POSITION ? MATRIX_ROWS : MATRIX_PACKED;
+}
+
 /* Norm weights: not sites of LoRA, but an adapter may replace them. */
 enum norm_role { NORM_ROLE_ATTENTION, NORM_ROLE_MLP, NORM_ROLE_Q, NORM_ROLE_K, NORM_ROLE_FINAL };
 struct norm {
@@ -85,7 +91,7 @@ struct model {
     struct generation_config generation;
     const struct kernels *kernels;
     struct arena arena;       /* names, biases, norms */
-    struct tensor_file files; /* stays open: the weights lie in it */
+    struct tensor_file files; /* stays open: tables lie in it, and what merging starts from */
     struct site *sites;
     size_t n_sites;
     struct norm *norms;
@@ -96,13 +102,14 @@ struct model {
     size_t (*layer_norms)[4];             /* n_layers, by norm_role */
     size_t final_norm;
     const float *rope_inverse_frequency;  /* d_head / 2, scaling applied; NULL without rope */
-    const char *weights_name;             /* "f32", "bf16", "f16", "mixed" */
+    const char *weights_name;             /* of the packed ones: "f32", "bf16", "f16", "q8", "q4", "mixed" */
     uint64_t n_parameters, weight_bytes;
     const char *const *warnings;          /* unknown tensors, ... */
     size_t n_warnings;
 };
 
-enum model_weights { MODEL_WEIGHTS_NATIVE, MODEL_WEIGHTS_F32, MODEL_WEIGHTS_BF16 };
+/* What products multiply with. The tables stay in the file's type with q8 and q4. */
+enum model_weights { MODEL_WEIGHTS_NATIVE, MODEL_WEIGHTS_F32, MODEL_WEIGHTS_F16, MODEL_WEIGHTS_BF16, MODEL_WEIGHTS_Q8, MODEL_WEIGHTS_Q4 };
 
 typedef void model_progress(void *context, const char *what, double fraction);
 

@@ -1,7 +1,7 @@
 /*
  * model_load.c - tensors to sites. What the configuration promises must be there with exactly its shape; what it does
- * not know is reported. Weights stay where they are mapped unless they have to be converted or transposed, which all
- * cores do together.
+ * not know is reported. Tables stay where they are mapped; what products need is packed, by all cores together, and its
+ * pages of the file may go then.
  */
 #include <stdatomic.h>
 #include <stdio.h>
@@ -18,7 +18,7 @@
 #include "model/layout.h"
 #include "model/rope.h"
 
-enum { MOST_WARNINGS = 16, MOST_THREADS = 16 };
+enum { MOST_WARNINGS = 16, MOST_THREADS = 16, CHUNK_ELEMENTS = 1 << 20 };
 
 struct loader {
     struct model *model;
@@ -28,8 +28,10 @@ struct loader {
     bool *is_used;             /* per tensor of the file */
     bool has_prefix;           /* the file's names carry the family's prefix */
     const struct tensor **site_tensors; /* per site; NULL for a tied head */
-    struct error *site_errors; /* per site: of the thread that made it */
+    struct chunk *chunks;
+    size_t n_chunks;
     atomic_size_t n_done;
+    atomic_bool has_failed;
 };
 
 static void report(const struct loader *loader, const char *what, double fraction)
@@ -204,38 +206,90 @@ static bool find_site_tensors(struct loader *loader, struct error *err)
     return true;
 }
 
-static enum weight_type type_for(const struct loader *loader, const struct tensor *tensor)
+static enum weight_type type_for(const struct loader *loader, const struct site *site, const struct tensor *tensor)
 {
+    enum weight_type native = weight_type_of(tensor->dtype);
     switch (loader->weights) {
-    case MODEL_WEIGHTS_NATIVE: break;
+    case MODEL_WEIGHTS_NATIVE: return native;
     case MODEL_WEIGHTS_F32: return WEIGHT_F32;
+    case MODEL_WEIGHTS_F16: return WEIGHT_F16;
     case MODEL_WEIGHTS_BF16: return WEIGHT_BF16;
+    case MODEL_WEIGHTS_Q8: return site_layout(site) == MATRIX_PACKED ? WEIGHT_Q8 : native;
+    case MODEL_WEIGHTS_Q4: return site_layout(site) == MATRIX_PACKED ? WEIGHT_Q4 : native;
     }
-    return weight_type_of(tensor->dtype);
+    return native;
 }
 
-static void load_site(void *context, size_t part, size_t n_parts, size_t thread)
+/* A tied head is packed from the embedding's tensor. */
+static const struct tensor *tensor_of(const struct loader *loader, size_t site)
+{
+    const struct model *model = loader->model;
+    bool is_tied = model->config.tied_head && site == model->head_site;
+    return loader->site_tensors[is_tied ? model->embedding_site : site];
+}
+
+static bool is_transposed(const struct site *site)
+{
+    return site->kind == SITE_LINEAR && site->is_conv1d;
+}
+
+/* Memory for a site's matrix, or its place in the file. */
+static bool create_weight(struct loader *loader, size_t index, struct error *err)
+{
+    struct site *site = &loader->model->sites[index];
+    const struct tensor *tensor = tensor_of(loader, index);
+    enum weight_type type = type_for(loader, site, tensor), native = weight_type_of(tensor->dtype);
+    enum matrix_layout layout = site_layout(site);
+    bool is_mapped = layout == MATRIX_ROWS && type == native && (uintptr_t)tensor->data % dtype_size(tensor->dtype) == 0;
+    site->weight = is_mapped ? matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err)
+                             : matrix_create_for(tensor, is_transposed(site), type, layout, err);
+    if (!site->weight)
+        return false;
+    if (type != native) {
+        site->weight->origin = tensor;
+        site->weight->origin_is_transposed = is_transposed(site);
+    }
+    return true;
+}
+
+/* Where a site's chunks begin among all: pieces of work of about the same size. */
+struct chunk {
+    size_t site, first, n_rows;
+};
+
+static size_t chunk_rows(const struct matrix *matrix)
+{
+    return size_max(1, CHUNK_ELEMENTS / (PANEL_ROWS * matrix->n_in)) * PANEL_ROWS;
+}
+
+static bool list_chunks(struct loader *loader, struct error *err)
+{
+    const struct model *model = loader->model;
+    for (int pass = 0; pass < 2; pass++) {
+        loader->n_chunks = 0;
+        for (size_t i = 0; i < model->n_sites; i++) {
+            const struct matrix *weight = model->sites[i].weight;
+            size_t step = chunk_rows(weight);
+            for (size_t row = 0; weight->owned && row < weight->n_out; row += step, loader->n_chunks++)
+                if (pass == 1)
+                    loader->chunks[loader->n_chunks] = (struct chunk){i, row, size_min(step, weight->n_out - row)};
+        }
+        if (pass == 0 && !(loader->chunks = malloc((loader->n_chunks + 1) * sizeof *loader->chunks)))
+            return error_no_memory(err);
+    }
+    return true;
+}
+
+static void fill_chunk(void *context, size_t part, size_t n_parts, size_t thread)
 {
     struct loader *loader = context;
-    struct site *site = &loader->model->sites[part];
-    const struct tensor *tensor = loader->site_tensors[part];
-    if (tensor) {
-        site->weight = matrix_from_tensor(tensor, site->is_conv1d, type_for(loader, tensor), true,
-                                          &loader->site_errors[part]);
-    }
+    const struct chunk *chunk = &loader->chunks[part];
+    const struct site *site = &loader->model->sites[chunk->site];
+    if (!matrix_fill(site->weight, tensor_of(loader, chunk->site), is_transposed(site), chunk->first, chunk->n_rows, NULL))
+        atomic_store(&loader->has_failed, true); /* there is no memory */
     size_t n_done = atomic_fetch_add(&loader->n_done, 1) + 1;
     if (thread == 0)
         report(loader, "loading weights", (double)n_done / (double)n_parts);
-}
-
-static bool needs_work(const struct loader *loader)
-{
-    for (size_t i = 0; i < loader->model->n_sites; i++) {
-        const struct tensor *tensor = loader->site_tensors[i];
-        if (tensor && (loader->model->sites[i].is_conv1d || type_for(loader, tensor) != weight_type_of(tensor->dtype)))
-            return true;
-    }
-    return false;
 }
 
 /* The kernel reads ahead what will be served from the mapping, and drops what was copied out of it. */
@@ -249,28 +303,28 @@ static void advise(const struct model *model, bool is_copied)
     }
 }
 
+/* All cores together, each the first to touch what it fills. */
+static bool fill_weights(struct loader *loader, struct error *err)
+{
+    struct pool *pool = pool_create(size_min(cpu_usable_cores(), MOST_THREADS), err);
+    if (!pool)
+        return false;
+    pool_run(pool, fill_chunk, loader, loader->n_chunks);
+    pool_destroy(pool);
+    return !atomic_load(&loader->has_failed) || error_no_memory(err);
+}
+
 static bool load_weights(struct loader *loader, struct error *err)
 {
     struct model *model = loader->model;
-    bool has_work = needs_work(loader);
-    size_t n_threads = has_work ? size_min(cpu_usable_cores(), MOST_THREADS) : 1;
-    struct pool *pool = pool_create(n_threads, err);
-    if (!pool)
-        return false;
     advise(model, false);
     report(loader, "loading weights", 0);
-    pool_run(pool, load_site, loader, model->n_sites);
-    pool_destroy(pool);
     for (size_t i = 0; i < model->n_sites; i++)
-        if (loader->site_tensors[i] && !model->sites[i].weight) {
-            if (err)
-                *err = loader->site_errors[i];
+        if (!create_weight(loader, i, err))
             return false;
-        }
-    if (has_work)
-        advise(model, true);
-    if (model->config.tied_head)
-        model->sites[model->head_site].weight = matrix_ref(model->sites[model->embedding_site].weight);
+    if (!list_chunks(loader, err) || (loader->n_chunks > 0 && !fill_weights(loader, err)))
+        return false;
+    advise(model, true);
     return true;
 }
 
@@ -279,11 +333,10 @@ static void describe_weights(struct model *model)
     bool has_type[N_WEIGHT_TYPES] = {false};
     for (size_t i = 0; i < model->n_sites; i++) {
         const struct matrix *weight = model->sites[i].weight;
-        if (model->config.tied_head && i == model->head_site)
-            continue;
-        has_type[weight->type] = true;
-        model->n_parameters += (uint64_t)weight->n_out * weight->n_in;
-        model->weight_bytes += (uint64_t)weight->n_out * weight->n_in * weight_type_size(weight->type);
+        bool is_tied = model->config.tied_head && i == model->head_site;
+        model->n_parameters += is_tied ? 0 : (uint64_t)weight->n_out * weight->n_in;
+        model->weight_bytes += matrix_bytes(weight);
+        has_type[weight->type] |= weight->layout == MATRIX_PACKED;
     }
     size_t n_types = 0;
     for (size_t type = 0; type < N_WEIGHT_TYPES; type++)
@@ -374,8 +427,7 @@ static bool load(struct loader *loader, const char *directory, struct error *err
 
     loader->is_used = calloc(model->files.n_tensors + 1, sizeof *loader->is_used);
     loader->site_tensors = calloc(model->n_sites, sizeof *loader->site_tensors);
-    loader->site_errors = calloc(model->n_sites, sizeof *loader->site_errors);
-    if (!loader->is_used || !loader->site_tensors || !loader->site_errors)
+    if (!loader->is_used || !loader->site_tensors)
         return error_no_memory(err);
     if (!detect_prefix(loader, err) || !load_norms(loader, err) || !find_site_tensors(loader, err) ||
         !load_weights(loader, err) || !load_rope(model, err) || !warn_of_unknown(loader, err))
@@ -398,7 +450,7 @@ struct model *model_load(const char *directory, enum model_weights weights, cons
     bool ok = load(&loader, directory, err);
     free(loader.is_used);
     free(loader.site_tensors);
-    free(loader.site_errors);
+    free(loader.chunks);
     if (!ok) {
         error_prefix(err, "model '%s'", directory);
         model_destroy(model);

@@ -17,8 +17,8 @@ enum { MOST_TOKENS = 512, MOST_PARTS = 8 };
 
 struct totals {
     size_t n_cases, n_merged, n_refused, n_values, n_greedy, n_wrong;
-    double worst_on_the_fly, worst_merged, worst_merged_narrow;
-    double worst_kv[N_WEIGHT_TYPES]; /* with keys and values of a type */
+    double worst_on_the_fly, worst_rounded, worst_merged, worst_merged_narrow;
+    double worst_kv[N_ELEMENT_TYPES]; /* with keys and values of a type */
 };
 
 struct setting {
@@ -142,13 +142,20 @@ static bool is_narrow(const struct setting *setting)
     return setting->model->sites[0].weight->type != WEIGHT_F32;
 }
 
+/* Products with bf16 weights do. */
+static bool rounds_activations(const struct setting *setting)
+{
+    return strcmp(setting->model->weights_name, "bf16") == 0;
+}
+
 static void check_on_the_fly(struct totals *totals, struct setting *setting, const struct view *view)
 {
     double worst = measure_worst(totals, setting, view);
     size_t n_greedy = count_greedy(setting, view), n_expected = json_array_size(get(setting->one, "greedy"));
-    totals->worst_on_the_fly = fmax(totals->worst_on_the_fly, worst);
+    double *record = rounds_activations(setting) ? &totals->worst_rounded : &totals->worst_on_the_fly;
+    *record = fmax(*record, worst);
     totals->n_greedy += n_greedy;
-    if (worst > 1e-4 || n_greedy != n_expected) {
+    if (worst > (rounds_activations(setting) ? 1.5e-1 : 1e-4) || n_greedy != n_expected) {
         print_error("%s on the fly: %.3g off, %zu of %zu greedy tokens\n", setting->name, worst, n_greedy,
                     n_expected);
         totals->n_wrong++;
@@ -187,7 +194,7 @@ static void check_merged(struct totals *totals, struct setting *setting)
 
     /* W' in 16 bits is rounded once more, and improbable tokens feel it: PEFT's merged model, rounded so, is
      * as far off. */
-    double worst = measure_worst(totals, setting, view), allowed = is_narrow(setting) ? 8e-2 : 1e-4;
+    double worst = measure_worst(totals, setting, view), allowed = is_narrow(setting) ? 2e-1 : 1e-4;
     double *record = is_narrow(setting) ? &totals->worst_merged_narrow : &totals->worst_merged;
     size_t n_greedy = count_greedy(setting, view), n_expected = json_array_size(get(setting->one, "greedy"));
     *record = fmax(*record, worst);
@@ -248,7 +255,7 @@ static bool check_case(struct totals *totals, const json_t *one, enum model_weig
         if (setting.n_parts == 1 && setting.parts[0].factor == 1)
             check_merged(totals, &setting);
         check_narrow_kv(totals, &setting, view, WEIGHT_BF16, 3e-1);
-        check_narrow_kv(totals, &setting, view, WEIGHT_F16, 5e-2);
+        check_narrow_kv(totals, &setting, view, WEIGHT_F16, rounds_activations(&setting) ? 1.5e-1 : 5e-2);
     }
     bool has_narrow_weights = is_narrow(&setting);
     view_unref(view);
@@ -273,9 +280,9 @@ static void adapters_say_what_peft_says(void **state)
     json_decref(cases);
     print_message("%zu cases (%zu refused, %zu merged too), %zu log-probabilities, %zu greedy tokens; off by "
                   "at most %.2g on the "
-                  "fly, %.2g merged, %.2g merged in 16 bits\n",
+                  "fly, %.2g with bf16 weights, %.2g merged, %.2g merged in 16 bits\n",
                   totals.n_cases, totals.n_refused, totals.n_merged, totals.n_values, totals.n_greedy,
-                  totals.worst_on_the_fly, totals.worst_merged, totals.worst_merged_narrow);
+                  totals.worst_on_the_fly, totals.worst_rounded, totals.worst_merged, totals.worst_merged_narrow);
     print_message("with keys and values in bf16 off by at most %.2g, in f16 by %.2g\n", totals.worst_kv[WEIGHT_BF16],
                   totals.worst_kv[WEIGHT_F16]);
     assert_true(totals.n_cases > 150);

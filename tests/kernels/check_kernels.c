@@ -2,176 +2,21 @@
  * check_kernels.c - every row of every instruction set that this CPU has, against reference.c, bit for bit;
  * and reference.c against sums that are exact, or done in double.
  *
- * Inputs end at a page that may not be touched, outputs lie between guard bytes.
  * `--bench [SET [PART]]` measures instead: one set, rows whose name has PART in it.
  */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/cpu.h"
 #include "base/pool.h"
 #include "kernels/blas.h"
 #include "kernels/kernels.h"
 #include "kernels/scalar.h"
+#include "kit.h"
 
-enum { REGION_BYTES = 4 << 20, N_REGIONS = 8, GUARD_BYTES = 64, MAX_OUT = 1 << 18, LANES = 16, MOST_POSITIONS = 400 };
-
-static size_t n_checks, n_failures;
-
-static void check(bool ok, const char *set, const char *row, const char *detail)
-{
-    n_checks++;
-    if (ok)
-        return;
-    if (n_failures++ < 20)
-        fprintf(stderr, "FAILED: %s %s: %s\n", set, row, detail);
-}
-
-/* ---- random numbers, from a fixed seed ---- */
-
-static uint64_t random_state = 0x9e3779b97f4a7c15u;
-
-static uint64_t random_bits(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    random_state ^= random_state << 17;
-    return random_state * 0x2545f4914f6cdd1du;
-}
-
-static size_t random_between(size_t least, size_t most)
-{
-    return least + (size_t)(random_bits() >> 33) % (most - least + 1);
-}
-
-static float random_float(void)
-{
-    return (float)((int64_t)(random_bits() >> 40) - (1 << 23)) * 0x1p-23f;
-}
-
-enum values { PLAIN, NASTY, EQUALS, WIDE, N_VALUES };
-
-static float random_value(enum values kind)
-{
-    static const float nasty[] = {0.0f,      -0.0f,      1e-40f, -1e-40f, 0x1p-149f, -0x1p-149f,
-                                  0x1p-126f, -0x1p-126f, 1e-20f, -3e-20f, 1e19f,     -2e19f,
-                                  3e38f,     -3e38f,     1.0f,   -1.0f};
-    if (kind == NASTY)
-        return random_bits() >> 62 ? random_float() : nasty[random_bits() >> 60];
-    if (kind == EQUALS)
-        return (float)random_between(0, 2) - 1.0f;
-    return kind == WIDE ? random_float() * 100.0f : random_float();
-}
-
-/* ---- memory with edges ---- */
-
-static char *regions[N_REGIONS];
-
-static void make_regions(void)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-    for (size_t i = 0; i < N_REGIONS; i++) {
-        char *at =
-            mmap(NULL, REGION_BYTES + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (at == MAP_FAILED || mprotect(at + REGION_BYTES, page, PROT_NONE) != 0) {
-            perror("mmap");
-            exit(2);
-        }
-        regions[i] = at;
-    }
-}
-
-/* `bytes` whose end is the end of what may be touched. */
-static void *edge(size_t region, size_t bytes)
-{
-    if (bytes > REGION_BYTES)
-        abort();
-    return regions[region] + REGION_BYTES - bytes;
-}
-
-static float *edge_floats(size_t region, size_t n, enum values kind)
-{
-    float *at = edge(region, n * sizeof *at);
-    for (size_t i = 0; i < n; i++)
-        at[i] = random_value(kind);
-    return at;
-}
-
-/* Weights of any type: for the short ones any bits but infinity and NaN, nasty or not. */
-static void *edge_weights(size_t region, size_t n, enum weight_type type, enum values kind)
-{
-    if (type == WEIGHT_F32)
-        return edge_floats(region, n, kind);
-    uint16_t *at = edge(region, n * sizeof *at);
-    for (size_t i = 0; i < n; i++) {
-        if (kind == NASTY) {
-            uint16_t exponent = type == WEIGHT_F16 ? 0x7c00 : 0x7f80;
-            do
-                at[i] = (uint16_t)random_bits();
-            while ((at[i] & exponent) == exponent);
-        } else {
-            at[i] = (uint16_t)((type == WEIGHT_F16 ? 0x3800 : 0x3f00) + (random_bits() & 0x83ff));
-        }
-    }
-    return at;
-}
-
-/* Two outputs, of the reference and of a set, with the same content before and guards around. */
-struct outputs {
-    float *reference, *set; /* at any address that is a multiple of 4 */
-    size_t n;
-};
-static unsigned char output_bytes[2][MAX_OUT * sizeof(float) + 2 * GUARD_BYTES + 64];
-
-static struct outputs outputs_of(size_t n, enum values kind)
-{
-    if (n > MAX_OUT)
-        abort();
-    memset(output_bytes, 0xa5, sizeof output_bytes);
-    struct outputs out = {.n = n,
-                          .reference = (float *)(void *)(output_bytes[0] + GUARD_BYTES),
-                          .set =
-                              (float *)(void *)(output_bytes[1] + GUARD_BYTES + 4 * random_between(0, 15))};
-    for (size_t i = 0; i < n; i++)
-        out.reference[i] = out.set[i] = random_value(kind);
-    return out;
-}
-
-static bool same_float(float a, float b)
-{
-    return memcmp(&a, &b, sizeof a) == 0 || (isnan(a) && isnan(b)); /* one NaN is as good as another */
-}
-
-static bool guards_hold(const struct outputs *out)
-{
-    const unsigned char *begin = (const unsigned char *)out->set, *end = begin + out->n * sizeof *out->set;
-
-    for (const unsigned char *at = output_bytes[1]; at < output_bytes[1] + sizeof output_bytes[1]; at++)
-        if ((at < begin || at >= end) && *at != 0xa5)
-            return false;
-    return true;
-}
-
-static void compare(const struct outputs *out, const struct kernels *set, const char *row, const char *shape)
-{
-    char detail[256];
-
-    for (size_t i = 0; i < out->n; i++)
-        if (!same_float(out->reference[i], out->set[i])) {
-            snprintf(detail, sizeof detail, "%s: [%zu] is %a instead of %a", shape, i, (double)out->set[i],
-                     (double)out->reference[i]);
-            check(false, set->name, row, detail);
-            return;
-        }
-    check(true, set->name, row, shape);
-    check(guards_hold(out), set->name, row, "wrote outside its output");
-}
+enum { LANES = 16, MOST_POSITIONS = 400 };
 
 /* ---- each row against the reference ---- */
 
@@ -180,48 +25,44 @@ static size_t random_length(void)
     return random_between(1, 10) < 10 ? random_between(1, 70) : random_between(71, 1500);
 }
 
-static void compare_matmul(const struct kernels *reference, const struct kernels *set, size_t n_rows,
+static void compare_shrink(const struct kernels *reference, const struct kernels *set, size_t n_rows,
                            size_t n_in, size_t n_tokens)
 {
     enum values kind = random_between(0, 1) ? PLAIN : NASTY;
     char shape[128];
 
-    for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+    for (int type = 0; type < N_ELEMENT_TYPES; type++) {
         size_t x_stride = n_in + random_between(0, 5), out_stride = n_rows + random_between(0, 5);
         const void *w = edge_weights(0, n_rows * n_in, (enum weight_type)type, kind);
         const float *x = edge_floats(1, (n_tokens - 1) * x_stride + n_in, kind);
         struct outputs out = outputs_of((n_tokens - 1) * out_stride + n_rows, PLAIN);
-        reference->matmul[type](out.reference, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);
-        set->matmul[type](out.set, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);
         snprintf(shape, sizeof shape, "%s %zu x %zu, %zu tokens", weight_type_name((enum weight_type)type),
                  n_rows, n_in, n_tokens);
-        compare(&out, set, "matmul", shape);
-        out = outputs_of((n_tokens - 1) * out_stride + n_rows, PLAIN);
         reference->shrink[type](out.reference, out_stride, w, n_rows, n_in, x, x_stride, n_tokens, NULL);
         set->shrink[type](out.set, out_stride, w, n_rows, n_in, x, x_stride, n_tokens, random_between(0, 1) ? w : NULL);
         compare(&out, set, "shrink", shape);
     }
 }
 
-static void check_matmul(const struct kernels *reference, const struct kernels *set)
+static void check_shrink(const struct kernels *reference, const struct kernels *set)
 {
     for (size_t n = 1; n <= 70; n++) {
-        compare_matmul(reference, set, random_between(1, 9), n, random_between(1, 9));
-        compare_matmul(reference, set, n, random_between(1, 70), random_between(1, 9));
-        compare_matmul(reference, set, random_between(1, 70), random_between(1, 40), random_between(1, 20));
+        compare_shrink(reference, set, random_between(1, 9), n, random_between(1, 9));
+        compare_shrink(reference, set, n, random_between(1, 70), random_between(1, 9));
+        compare_shrink(reference, set, random_between(1, 70), random_between(1, 40), random_between(1, 20));
     }
     for (size_t n = 0; n < 6; n++) {
-        compare_matmul(reference, set, random_between(1, 70), random_between(1000, 2100),
+        compare_shrink(reference, set, random_between(1, 70), random_between(1000, 2100),
                        random_between(1, 12));
-        compare_matmul(reference, set, random_between(30, 40), random_between(8000, 9000),
+        compare_shrink(reference, set, random_between(30, 40), random_between(8000, 9000),
                        random_between(1, 9));
     }
     for (size_t n_tokens = 1; n_tokens <= 40; n_tokens++) /* about where few tokens end */
-        compare_matmul(reference, set, random_between(1, 20), random_between(1, 100), n_tokens);
-    compare_matmul(reference, set, 11, 40003, 7); /* a row that fills a block alone */
+        compare_shrink(reference, set, random_between(1, 20), random_between(1, 100), n_tokens);
+    compare_shrink(reference, set, 11, 40003, 7); /* a row that fills a block alone */
 }
 
-static void check_matmul_tells_tokens_apart(const struct kernels *set)
+static void check_shrink_tells_tokens_apart(const struct kernels *set)
 {
     enum { ROWS = 37, IN = 75, TOKENS = 11 };
     static float w[ROWS * IN], x[TOKENS * IN], together[TOKENS * ROWS], alone[ROWS];
@@ -230,11 +71,11 @@ static void check_matmul_tells_tokens_apart(const struct kernels *set)
         w[i] = random_float();
     for (size_t i = 0; i < TOKENS * IN; i++)
         x[i] = random_float();
-    set->matmul[WEIGHT_F32](together, ROWS, w, ROWS, IN, x, IN, TOKENS);
+    set->shrink[WEIGHT_F32](together, ROWS, w, ROWS, IN, x, IN, TOKENS, NULL);
     for (size_t t = 0; t < TOKENS; t++) {
         for (size_t o = 0; o < ROWS; o++) /* row by row, as another share of the work would */
-            set->matmul[WEIGHT_F32](alone + o, ROWS, w + o * IN, 1, IN, x + t * IN, IN, 1);
-        check(memcmp(alone, together + t * ROWS, sizeof alone) == 0, set->name, "matmul",
+            set->shrink[WEIGHT_F32](alone + o, ROWS, w + o * IN, 1, IN, x + t * IN, IN, 1, NULL);
+        check(memcmp(alone, together + t * ROWS, sizeof alone) == 0, set->name, "shrink",
               "a token's result depends on its company");
     }
 }
@@ -244,7 +85,7 @@ static void check_expand(const struct kernels *reference, const struct kernels *
     char shape[128];
 
     for (size_t n_out = 1; n_out <= 150; n_out++)
-        for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+        for (int type = 0; type < N_ELEMENT_TYPES; type++) {
             enum values kind = random_between(0, 1) ? PLAIN : NASTY;
             size_t rank = random_between(0, 20), n_tokens = random_between(1, 11);
             size_t u_stride = rank + random_between(0, 3), out_stride = n_out + random_between(0, 5);
@@ -266,7 +107,7 @@ static void check_expand(const struct kernels *reference, const struct kernels *
 static void check_widen(const struct kernels *reference, const struct kernels *set)
 {
     for (size_t n = 1; n <= 70; n++)
-        for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+        for (int type = 0; type < N_ELEMENT_TYPES; type++) {
             const void *w = edge_weights(0, n, (enum weight_type)type, NASTY);
             struct outputs out = outputs_of(n, PLAIN);
             reference->widen[type](out.reference, w, n);
@@ -384,7 +225,7 @@ static void compare_attend(const struct kernels *reference, const struct kernels
 
 static void check_attend(const struct kernels *reference, const struct kernels *set)
 {
-    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+    for (int type = 0; type < N_ELEMENT_TYPES; type++)
         for (size_t i = 0; i < 300; i++)
             compare_attend(reference, set, (enum weight_type)type, i < 140 ? i + 1 : random_between(1, 160),
                            random_between(1, i % 10 ? 100 : MOST_POSITIONS));
@@ -415,7 +256,7 @@ static void check_narrow(const struct kernels *reference, const struct kernels *
     static unsigned char narrowed[2][MOST_POSITIONS * sizeof(float) + 2 * GUARD_BYTES];
 
     for (size_t i = 0; i < 3000; i++)
-        for (int type = 0; type < N_WEIGHT_TYPES; type++) {
+        for (int type = 0; type < N_ELEMENT_TYPES; type++) {
             size_t n = i < 70 ? i + 1 : random_between(1, MOST_POSITIONS), at = GUARD_BYTES + 2 * (i % 7);
             float *x = edge(0, n * sizeof *x);
             for (size_t k = 0; k < n; k++)
@@ -444,7 +285,7 @@ static void check_vocabulary(const struct kernels *reference, const struct kerne
 
 static void check_set(const struct kernels *reference, const struct kernels *set)
 {
-    check_matmul(reference, set);
+    check_shrink(reference, set);
     check_expand(reference, set);
     check_widen(reference, set);
     check_pairwise(reference, set);
@@ -474,13 +315,13 @@ static void known_products(const struct kernels *set)
         x[i] = (float)random_between(0, 16) - 8;
     for (size_t i = 0; i < TOKENS * RANK; i++)
         u[i] = (float)random_between(0, 16) - 8;
-    set->matmul[WEIGHT_F32](out, ROWS, w, ROWS, IN, x, IN, TOKENS);
+    set->shrink[WEIGHT_F32](out, ROWS, w, ROWS, IN, x, IN, TOKENS, NULL);
     for (size_t t = 0; t < TOKENS; t++)
         for (size_t o = 0; o < ROWS; o++) {
             double sum = 0;
             for (size_t k = 0; k < IN; k++)
                 sum += (double)w[o * IN + k] * (double)x[t * IN + k];
-            check((double)out[t * ROWS + o] == sum, set->name, "matmul", "integers do not add up");
+            check((double)out[t * ROWS + o] == sum, set->name, "shrink", "integers do not add up");
         }
     set->expand[WEIGHT_F32](out, ROWS, w, RANK, u, RANK, 0.5f, ROWS, TOKENS);
     for (size_t t = 0; t < TOKENS; t++)
@@ -671,7 +512,7 @@ static void known_values(const struct kernels *set)
     known_norms(set);
     known_attention(set);
     known_vocabulary(set);
-    check_matmul_tells_tokens_apart(set);
+    check_shrink_tells_tokens_apart(set);
 }
 
 /* ---- the polynomials ---- */
@@ -733,114 +574,7 @@ static void check_blas(void)
 
 /* ---- measuring ---- */
 
-/* The thread's own time: others may use the core meanwhile. */
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-enum { POOL_BYTES = 256 << 20, MAX_REPEATS = 2000 };
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The median time of work(context, i), i = 0, 1, ..., for about a quarter of a second and at least five
-   times. Short works are timed by the hundred, for reading the clock takes its time too. */
-static double median_seconds(void (*work)(void *context, size_t i), void *context)
-{
-    static double times[MAX_REPEATS];
-    double begin = now();
-    size_t n = 0, i = 0;
-
-    work(context, i++);
-    size_t at_once = now() - begin < 20e-6 ? 100 : 1;
-    begin = now();
-    for (double last = begin; n < MAX_REPEATS && (n < 5 || last - begin < 0.25); n++) {
-        double before = now();
-        for (size_t j = 0; j < at_once; j++)
-            work(context, i++);
-        last = now();
-        times[n] = (last - before) / (double)at_once;
-    }
-    qsort(times, n, sizeof *times, by_value);
-    return times[n / 2];
-}
-
-static volatile float sink;
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-
-__attribute__((target("avx512f"))) static void fma_512(void *context, size_t i)
-{
-    __m512 a[12], b = _mm512_set1_ps(0.999f), c = _mm512_set1_ps((float)i);
-    for (int j = 0; j < 12; j++)
-        a[j] = _mm512_set1_ps((float)j);
-    for (size_t n = *(size_t *)context; n > 0; n--)
-#pragma GCC unroll 12
-        for (int j = 0; j < 12; j++)
-            a[j] = _mm512_fmadd_ps(a[j], b, c);
-    for (int j = 1; j < 12; j++)
-        a[0] = _mm512_add_ps(a[0], a[j]);
-    sink = _mm512_reduce_add_ps(a[0]);
-}
-
-__attribute__((target("avx2,fma"))) static void fma_256(void *context, size_t i)
-{
-    __m256 a[12], b = _mm256_set1_ps(0.999f), c = _mm256_set1_ps((float)i);
-    for (int j = 0; j < 12; j++)
-        a[j] = _mm256_set1_ps((float)j);
-    for (size_t n = *(size_t *)context; n > 0; n--)
-#pragma GCC unroll 12
-        for (int j = 0; j < 12; j++)
-            a[j] = _mm256_fmadd_ps(a[j], b, c);
-    for (int j = 1; j < 12; j++)
-        a[0] = _mm256_add_ps(a[0], a[j]);
-    sink = _mm_cvtss_f32(_mm256_castps256_ps128(a[0]));
-}
-
-__attribute__((target("avx2"))) static void read_pool(void *context, size_t i)
-{
-    const __m256i *at = context;
-    __m256i sum[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
-                      _mm256_setzero_si256()};
-
-    for (size_t n = POOL_BYTES / 128; n > 0; n--, at += 4) {
-        _mm_prefetch((const char *)at + 4096, _MM_HINT_T0);
-        _mm_prefetch((const char *)at + 4096 + 64, _MM_HINT_T0);
-        for (size_t j = 0; j < 4; j++)
-            sum[j] = _mm256_xor_si256(sum[j], _mm256_loadu_si256(at + j));
-    }
-    sum[0] = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
-    sink = (float)(_mm256_extract_epi32(sum[0], 0) + (int)i);
-}
-#endif
-
-struct limits {
-    double flops, bytes; /* per second, of one core */
-};
-
 static const char *wanted_part; /* NULL: all */
-
-static struct limits measure_limits(const struct kernels *set, void *pool)
-{
-    struct limits limits = {NAN, NAN};
-#if defined(__x86_64__)
-    size_t n = 2000000;
-    if (strcmp(set->name, "avx512") == 0)
-        limits.flops = 12.0 * 32 * (double)n / median_seconds(fma_512, &n);
-    else if (strcmp(set->name, "avx2") == 0)
-        limits.flops = 12.0 * 16 * (double)n / median_seconds(fma_256, &n);
-    if (strcmp(set->name, "c") != 0)
-        limits.bytes = POOL_BYTES / median_seconds(read_pool, pool);
-#endif
-    return limits;
-}
 
 struct job {
     const struct kernels *set;
@@ -856,11 +590,11 @@ static const void *weights_of(const struct job *job, size_t i)
     return job->pool + i % (POOL_BYTES / job->bytes) * job->bytes;
 }
 
-static void run_matmul(void *context, size_t i)
+static void run_shrink(void *context, size_t i)
 {
     struct job *job = context;
-    job->set->matmul[job->type](job->out, job->n_rows, weights_of(job, i), job->n_rows, job->n_in, job->x,
-                                job->n_in, job->n_tokens);
+    job->set->shrink[job->type](job->out, job->n_rows, weights_of(job, i), job->n_rows, job->n_in, job->x,
+                                job->n_in, job->n_tokens, weights_of(job, i + 1));
 }
 
 static void run_expand(void *context, size_t i)
@@ -929,23 +663,23 @@ static void measure(const char *what, struct job *job, double flops, void (*work
 
 static void bench_set(struct job job)
 {
-    static const size_t shapes[][2] = {{2048, 2048}, {8192, 2048}, {2048, 8192}};
-    static const size_t tokens[] = {1, 2, 4, 8, 32, 128, 512}, ranks[] = {8, 16, 64},
+    static const size_t shapes[][2] = {{16, 2048}, {16, 8192}, {64, 2048}};
+    static const size_t tokens[] = {1, 2, 4, 8, 32, 128}, ranks[] = {8, 16, 64},
                         positions[] = {512, 4096};
     struct limits limits = measure_limits(job.set, job.pool);
     char what[64];
 
     printf("%-7s one core: %.1f GFLOP/s, reads %.1f GB/s\n", job.set->name, limits.flops * 1e-9,
            limits.bytes * 1e-9);
-    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+    for (int type = 0; type < N_ELEMENT_TYPES; type++)
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
             for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
                 job.type = (enum weight_type)type;
                 job.n_rows = shapes[s][0], job.n_in = shapes[s][1], job.n_tokens = tokens[t];
                 job.bytes = job.n_rows * job.n_in * weight_type_size(job.type);
-                snprintf(what, sizeof what, "matmul %-4s %zux%zu, %zu tokens", weight_type_name(job.type),
+                snprintf(what, sizeof what, "shrink %-4s %zux%zu, %zu tokens", weight_type_name(job.type),
                          job.n_rows, job.n_in, job.n_tokens);
-                measure(what, &job, 2.0 * (double)(job.n_rows * job.n_in * job.n_tokens), run_matmul,
+                measure(what, &job, 2.0 * (double)(job.n_rows * job.n_in * job.n_tokens), run_shrink,
                         &limits);
             }
     for (size_t r = 0; r < sizeof ranks / sizeof *ranks; r++)
@@ -955,7 +689,7 @@ static void bench_set(struct job job)
             snprintf(what, sizeof what, "expand f32 rank %zu to 2048, %zu tok.", job.n_in, t);
             measure(what, &job, 2.0 * (double)(job.n_rows * job.n_in * t), run_expand, &limits);
         }
-    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+    for (int type = 0; type < N_ELEMENT_TYPES; type++)
         for (size_t heads = 1; heads <= HEADS; heads *= HEADS)
             for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
                 job.type = (enum weight_type)type, job.n_rows = heads, job.n_in = positions[p];
@@ -964,7 +698,7 @@ static void bench_set(struct job job)
                          heads, D_HEAD, job.n_in);
                 measure(what, &job, 4.0 * (double)(heads * D_HEAD * job.n_in), run_attend, &limits);
             }
-    for (int type = WEIGHT_F16; type < N_WEIGHT_TYPES; type++) {
+    for (int type = WEIGHT_F16; type < N_ELEMENT_TYPES; type++) {
         job.type = (enum weight_type)type, job.n_in = 1024, job.bytes = job.n_in * sizeof(float);
         snprintf(what, sizeof what, "narrow %-4s 1024", weight_type_name(job.type));
         measure(what, &job, 0, run_narrow, &limits);
@@ -1008,7 +742,7 @@ static int bench(const struct kernels *const *sets, size_t n_sets, const char *o
 
 int main(int argc, char **argv)
 {
-    const struct kernels *sets[8];
+    const struct kernels *sets[KERNELS_MOST_SETS];
     size_t n_sets = kernels_all(cpu_detect_features(), sets);
 
     if (argc > 1 && strcmp(argv[1], "--bench") == 0) {

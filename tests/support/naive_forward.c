@@ -17,6 +17,13 @@ static double element(const void *data, enum weight_type type, size_t i)
     return (double)value;
 }
 
+double naive_weight(const struct matrix *matrix, size_t row, size_t k)
+{
+    if (matrix->layout == MATRIX_PACKED)
+        return (double)unpack_element(matrix->type, matrix->data, matrix->n_out, matrix->n_in, row, k);
+    return element(matrix->data, matrix->type, row * matrix->n_in + k);
+}
+
 static double *zeros(size_t n)
 {
     double *values = calloc(n ? n : 1, sizeof *values);
@@ -35,10 +42,10 @@ static double site_output(const struct site *site, const struct site_view *view,
 {
     double sum = 0;
     if (is_table(site))
-        sum = element(view->weight->data, view->weight->type, token * site->n_out + o);
+        sum = naive_weight(view->weight, token, o);
     else
         for (size_t k = 0; k < site->n_in; k++)
-            sum += element(view->weight->data, view->weight->type, o * site->n_in + k) * x[k];
+            sum += naive_weight(view->weight, o, k) * x[k];
     for (size_t d = 0; d < view->n_deltas; d++) {
         const struct delta *delta = &view->deltas[d];
         double low = delta->bias ? (double)delta->bias[o] : 0;

@@ -10,4 +10,7 @@
 /* Logits (n_tokens, n_vocab) of a sequence from position 0; the caller frees. */
 double *naive_forward(const struct view *view, const int32_t *tokens, size_t n_tokens);
 
+/* Element k of a row as it is multiplied with: rounded or quantised. */
+double naive_weight(const struct matrix *matrix, size_t row, size_t k);
+
 #endif

@@ -51,11 +51,16 @@ static const struct delta *random_deltas(struct owned *owned, const struct tiny_
 
 static struct matrix *noisy_copy(const struct matrix *base, uint64_t *random)
 {
-    struct matrix *copy = must(matrix_create(WEIGHT_F32, base->n_out, base->n_in, NULL));
-    float *values = copy->owned;
-    dtype_to_f32(values, base->data, dtype_of_weight(base->type), base->n_out * base->n_in);
+    struct matrix *copy = must(matrix_create(WEIGHT_F32, base->layout, base->n_out, base->n_in, NULL));
+    float *values = must(malloc(base->n_out * base->n_in * sizeof *values));
+    void *scratch = must(malloc(matrix_scratch_bytes(copy)));
+    matrix_read_rows(base, 0, base->n_out, values);
     for (size_t i = 0; i < base->n_out * base->n_in; i++)
         values[i] += 0.05f * tiny_random(random);
+    if (!matrix_write_rows(copy, 0, base->n_out, values, scratch))
+        abort();
+    free(values);
+    free(scratch);
     return copy;
 }
 

@@ -79,7 +79,7 @@ static void check_rooms(enum weight_type type)
 static void every_head_of_every_layer_has_its_own_room(void **state)
 {
     (void)state;
-    for (int type = 0; type < N_WEIGHT_TYPES; type++)
+    for (int type = 0; type < N_ELEMENT_TYPES; type++)
         check_rooms((enum weight_type)type);
 }
 

@@ -11,6 +11,7 @@
 #include <math.h>
 
 #include "model/linear.h"
+#include "support/naive_forward.h"
 #include "support/runner.h"
 #include "support/tiny_model.h"
 #include "support/tiny_view.h"
@@ -93,7 +94,8 @@ static double expected(const struct fixture *f, size_t site, size_t segment, con
     size_t n_in = f->model->sites[site].n_in;
     double sum = 0;
     for (size_t k = 0; k < n_in; k++)
-        sum += weight_at(view->weight->data, view->weight->type, o * n_in + k) * (double)x[k];
+        sum += naive_weight(view->weight, o, k) *
+               (double)(view->weight->type == WEIGHT_BF16 ? bf16_to_f32(f32_to_bf16(x[k])) : x[k]);
     for (size_t d = 0; d < view->n_deltas; d++) {
         const struct delta *delta = &view->deltas[d];
         double low = delta->bias ? (double)delta->bias[o] : 0;

@@ -1,0 +1,69 @@
+/*
+ * pack.h - weights in the order in which products want them.
+ *
+ * A matrix (n_out, n_in) is cut into panels of PANEL_ROWS outputs, end to end; the last one has what is left, filled up with zeros to a
+ * multiple of PANEL_LANES. Inside a panel of `width` outputs the input index runs outside, so that a product reads one
+ * stream of memory and each vector of it belongs to PANEL_LANES neighbouring outputs:
+ *
+ *     f32, f16   (n_in, width)
+ *     bf16       (n_in / 2, width, 2): pairs of inputs
+ *     q8         (n_in / 32, [(8, width, 4) bytes, then (width) scales in bf16]): groups of 32 inputs, in quads. w = (byte - 128) * scale
+ *     q4         (n_in / 32, [(4, width, 4) bytes, then (width) scales in bf16]): the low half of byte (j, o, i) is the code of input 4j + i,
+ *                the high half that of input 16 + 4j + i. w = (PACK_Q4_VALUES[code] - 128) * scale
+ *
+ * n_in is filled up with zeros to whole pairs or groups.
+ *
+ * A prepared row of activations for q8 and q4, with G groups: (32 G) signed bytes, (G) f32 scales, (G) int32: -128 times the sum of the
+ * group's bytes, which turns products of unsigned weights into those of signed ones.
+ */
+#ifndef KERNELS_PACK_H
+#define KERNELS_PACK_H
+
+#include "kernels/kernels.h"
+
+#define PANEL_ROWS 64
+#define PANEL_LANES 16
+#define PACK_GROUP 32
+
+/* Values of 4-bit codes, plus 128. The values (-127 ... 106) are those that lose least of weights that are normally distributed in groups of
+   32 with the best scale each (Lloyd's iteration): 5.3e-3 of their square; sixteen equal steps lose 6.6e-3. */
+extern const uint8_t PACK_Q4_VALUES[16];
+
+/* Outputs that a panel has room for, of which n_rows are left from its first on. */
+static inline size_t panel_width(size_t n_rows)
+{
+    return n_rows >= PANEL_ROWS ? PANEL_ROWS : (n_rows + PANEL_LANES - 1) / PANEL_LANES * PANEL_LANES;
+}
+
+/* Bytes of a panel that is `width` wide. */
+size_t panel_bytes(enum weight_type type, size_t width, size_t n_in);
+
+/* Bytes of a packed matrix; SIZE_MAX: more than can be. */
+size_t packed_bytes(enum weight_type type, size_t n_out, size_t n_in);
+
+/* Where the panel of output `row` begins, a multiple of PANEL_ROWS. */
+static inline size_t packed_at(enum weight_type type, size_t row, size_t n_in)
+{
+    return row / PANEL_ROWS * panel_bytes(type, PANEL_ROWS, n_in);
+}
+
+/* Bytes of a prepared row; 0: rows of f32 are taken as they are. An odd multiple of 64: so rows one below the other do not fall into the same few
+   sets of a cache. */
+size_t activation_bytes(enum weight_type type, size_t n_in);
+
+/* Whether packing keeps every bit of elements of its own type. */
+static inline bool weight_type_is_exact(enum weight_type type)
+{
+    return type < N_ELEMENT_TYPES;
+}
+
+/* Writes one panel from n_rows rows (1 to PANEL_ROWS), n_in elements each: of the type itself, or f32 for q8 and q4. */
+void pack_panel(enum weight_type type, void *panel, const void *rows, size_t n_rows, size_t n_in);
+
+/* W[row][k]. */
+float unpack_element(enum weight_type type, const void *packed, size_t n_out, size_t n_in, size_t row, size_t k);
+
+/* The same in f32, row by row: out (n_rows, n_in), rows [first, first + n_rows) of a packed matrix of n_out. */
+void unpack_rows(enum weight_type type, float *out, const void *packed, size_t n_out, size_t n_in, size_t first, size_t n_rows);
+
+#endif

@@ -1,0 +1,384 @@
+/*
+ * panels.h - products with packed weights (pack.h), over vectors of 16 lanes: a lane is an output.
+ *
+ * Included with one or several of PANELS_ELEMENTS (f32, f16), PANELS_PAIRS (bf16) and PANELS_GROUPS (q8, q4) defined: a file of
+ * an instruction set has all of them, one that adds an instruction only what that is for. It defines before, besides what rows.h asks for:
+ *
+ *     bits                            a vector's 64 bytes, also as 16 integers
+ *     b_load(p)  b_repeat(p)          64 bytes; the 4 bytes at p in all lanes
+ *     v_add_pairs(acc, w, x)          per lane: fma(w0, x0, fma(w1, x1, acc)), of pairs of bf16
+ *     b_add_quads(acc, w, x)          per lane: acc + the sum of four products of w's bytes, less 128 each, and x's signed ones;
+ *     b_start(offset)                 or of unsigned bytes, when the sum began with b_start of pack.h's offset
+ *     b_to_floats(b)                  of integers
+ *     b_low_codes(b)  b_high_codes(b) the PACK_Q4_VALUES of the lower and the upper half of each byte
+ *     v_prepare_bytes(p, a, b, &sum)  32 integers of a byte each, to which ROUND_TO_INTEGER was added, as bytes at p; and their sum
+ *     WIDE_ELEMENTS, WIDE_GROUPS      {vectors of a tile with 1, 2, ... tokens}: as many tokens as registers can hold
+ *
+ * A tile is some vectors of a panel with some tokens. With few tokens the weights pass once, as one stream of memory. With more of
+ * them a chunk of a panel stays in L2 while tile after tile of tokens passes, each of which fetches its share of the next chunk, so
+ * that memory and arithmetic work side by side. Between chunks the sums wait in `out`.
+ */
+#include "kernels/pack.h"
+
+#include <assert.h>
+#include <string.h>
+
+#if !defined(KERNELS_ALWAYS_INLINE)
+#define KERNELS_ALWAYS_INLINE static inline __attribute__((always_inline))
+#endif
+
+enum {
+    MOST_WIDE = PANEL_ROWS / PANEL_LANES,
+    CHUNK_BYTES = 256 * 1024, /* of weights, while several tiles of tokens pass */
+    STREAM_AHEAD = 4096       /* bytes to fetch before they are wanted when weights pass once */
+};
+
+struct panel_tile {
+    float *out;
+    size_t out_stride, n_rows; /* outputs that exist, from the tile's first on */
+    const char *panel;
+    size_t vector;             /* the tile's first one */
+    size_t n_panel_vectors, step_bytes;
+    const char *x;
+    size_t x_stride;
+    size_t n_groups;           /* of a prepared row */
+    size_t begin, end;         /* steps: inputs, pairs or groups */
+    size_t ahead;              /* bytes from a step's weights to those that will be wanted then */
+    size_t ahead_first, ahead_end; /* which vectors of a step are this tile's to fetch */
+};
+
+typedef void panel_tile_function(const struct panel_tile *tile);
+
+KERNELS_ALWAYS_INLINE size_t panel_least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+KERNELS_ALWAYS_INLINE vec panel_load_sums(const struct panel_tile *tile, size_t v, size_t t)
+{
+    const float *at = tile->out + t * tile->out_stride + v * PANEL_LANES;
+    if (tile->begin == 0)
+        return v_set(0.0f);
+    size_t left = tile->n_rows - panel_least(v * PANEL_LANES, tile->n_rows);
+    return left >= PANEL_LANES ? v_load(at) : v_load_some(at, left);
+}
+
+KERNELS_ALWAYS_INLINE void panel_store_sums(const struct panel_tile *tile, size_t v, size_t t, vec sums)
+{
+    float *at = tile->out + t * tile->out_stride + v * PANEL_LANES;
+    size_t left = tile->n_rows - panel_least(v * PANEL_LANES, tile->n_rows);
+    if (left >= PANEL_LANES)
+        v_store(at, sums);
+    else
+        v_store_some(at, sums, left);
+}
+
+/* How a type's products are made. */
+struct panel_plan {
+    enum weight_type type;
+    size_t step_inputs, most_tokens;
+    const unsigned char *wide;                 /* vectors of a tile, by tokens less one */
+    panel_tile_function *const (*tiles)[2];    /* by tokens less one: of `wide` vectors, of one */
+};
+
+KERNELS_ALWAYS_INLINE size_t panel_vector_bytes(enum weight_type type)
+{
+    return type == WEIGHT_F16 ? 32 : 64;
+}
+
+/* Vectors of weights that a step reads for each 16 outputs. */
+KERNELS_ALWAYS_INLINE size_t panel_n_loads(enum weight_type type)
+{
+    return type == WEIGHT_Q8 ? PACK_GROUP / 4 : type == WEIGHT_Q4 ? PACK_GROUP / 8 : 1;
+}
+
+KERNELS_ALWAYS_INLINE size_t panel_step_bytes(enum weight_type type, size_t n_vectors)
+{
+    size_t scale_bytes = type >= N_ELEMENT_TYPES ? PANEL_LANES * sizeof(uint16_t) : 0;
+    return n_vectors * (panel_n_loads(type) * panel_vector_bytes(type) + scale_bytes);
+}
+
+struct panel_run {
+    struct panel_plan plan;
+    float *out;
+    size_t out_stride, n_in;
+    const char *x;
+    size_t x_stride, n_tokens;
+};
+
+/* Steps [begin, end) of one panel for all tokens; `next` is what will be wanted then, `distance` bytes on. */
+static void panel_chunk(const struct panel_run *run, const char *panel, size_t n_rows, size_t begin, size_t end, size_t distance)
+{
+    const struct panel_plan *plan = &run->plan;
+    size_t n_vectors = panel_width(n_rows) / PANEL_LANES;
+    size_t n_tiles = (run->n_tokens + plan->most_tokens - 1) / plan->most_tokens, n;
+    struct panel_tile tile = {.out_stride = run->out_stride, .x_stride = run->x_stride, .begin = begin, .end = end, .ahead = distance,
+                              .panel = panel, .n_panel_vectors = n_vectors,
+                              .step_bytes = panel_step_bytes(plan->type, n_vectors),
+                              .n_groups = (run->n_in + PACK_GROUP - 1) / PACK_GROUP};
+    for (size_t i = 0, t = 0; i < n_tiles; i++, t += n) {
+        n = (run->n_tokens - t + n_tiles - i - 1) / (n_tiles - i); /* 8 tokens are 4 and 4, not 6 and 2 */
+        size_t first = i * n_vectors / n_tiles, last = (i + 1) * n_vectors / n_tiles;
+        tile.x = run->x + t * run->x_stride;
+        for (size_t v = 0, wide; v < n_vectors; v += wide) {
+            wide = plan->wide[n - 1];
+            bool is_wide = v + wide <= n_vectors;
+            wide = is_wide ? wide : 1;
+            tile.out = run->out + t * run->out_stride + v * PANEL_LANES;
+            tile.n_rows = n_rows - v * PANEL_LANES;
+            tile.vector = v;
+            tile.ahead_first = first > v ? panel_least(first - v, wide) : 0;
+            tile.ahead_end = last > v ? panel_least(last - v, wide) : 0;
+            plan->tiles[n - 1][is_wide ? 0 : 1](&tile);
+        }
+    }
+}
+
+static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
+{
+    const struct panel_plan *plan = &run->plan;
+    size_t n_steps = (run->n_in + plan->step_inputs - 1) / plan->step_inputs;
+    bool is_once = run->n_tokens <= plan->most_tokens && plan->wide[run->n_tokens - 1] == MOST_WIDE;
+
+    for (size_t row = 0; row < n_rows; row += PANEL_ROWS, run->out += PANEL_ROWS) {
+        size_t n = panel_least(PANEL_ROWS, n_rows - row), step_bytes = panel_step_bytes(plan->type, panel_width(n) / PANEL_LANES);
+        const char *panel = (const char *)w + packed_at(plan->type, row, run->n_in);
+        size_t chunk = is_once ? n_steps : CHUNK_BYTES / step_bytes + 1;
+        size_t n_chunks = (n_steps + chunk - 1) / chunk;
+        chunk = (n_steps + n_chunks - 1) / n_chunks; /* of about the same size */
+        for (size_t begin = 0; begin == 0 || begin < n_steps; begin += chunk)
+            panel_chunk(run, panel, n, begin, panel_least(begin + chunk, n_steps), is_once ? STREAM_AHEAD : chunk * step_bytes);
+    }
+}
+
+#define PANEL_TILE(body, TYPE, suffix, vectors, tokens)                                                                              \
+    static __attribute__((noinline)) void panel_##suffix##_##vectors##_##tokens(const struct panel_tile *tile)                       \
+    {                                                                                                                                \
+        body(TYPE, vectors, tokens, tile);                                                                                           \
+    }
+
+#define PANEL_ROW(TYPE, suffix, inputs, wides)                                                                                       \
+    static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in, const void *x,           \
+                                  size_t x_stride, size_t n_tokens)                                                                  \
+    {                                                                                                                                \
+        struct panel_run run = {.plan = {TYPE, inputs, sizeof wides, wides, panel_tiles_##suffix},                                   \
+                                .out = out,                                                                                          \
+                                .out_stride = out_stride,                                                                            \
+                                .n_in = n_in,                                                                                        \
+                                .x = x,                                                                                              \
+                                .x_stride = x_stride,                                                                                \
+                                .n_tokens = n_tokens};                                                                               \
+        if (n_tokens > 0)                                                                                                            \
+            panel_multiply(&run, w, n_rows);                                                                                         \
+    }
+
+/* ---- f32 and f16: a step is one input; bf16: a pair of them ---- */
+
+#if defined(PANELS_ELEMENTS) || defined(PANELS_PAIRS)
+static const unsigned char wide_elements[] = WIDE_ELEMENTS;
+
+KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
+{
+    const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, ahead = tile->ahead, vector_bytes = panel_vector_bytes(type);
+    const size_t ahead_first = tile->ahead_first, ahead_end = tile->ahead_end;
+    const char *w = tile->panel + tile->begin * step_bytes + tile->vector * vector_bytes, *x = tile->x + tile->begin * 4, *end = tile->x + tile->end * 4;
+    vec acc[MOST_WIDE][8];
+
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+            acc[v][t] = panel_load_sums(tile, v, t);
+    for (; x < end; x += 4, w += step_bytes) {
+        for (size_t v = ahead_first; v < ahead_end; v++)
+            __builtin_prefetch(w + ahead + v * vector_bytes, 0, 2);
+#if defined(PANELS_PAIRS)
+        if (type == WEIGHT_BF16) {
+            bits pairs[MOST_WIDE];
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                pairs[v] = b_load(w + v * 64);
+#pragma GCC unroll 8
+            for (size_t t = 0; t < n_tokens; t++) {
+                bits pair = b_repeat(x + t * x_stride);
+#pragma GCC unroll 4
+                for (size_t v = 0; v < n_vectors; v++)
+                    acc[v][t] = v_add_pairs(acc[v][t], pairs[v], pair);
+            }
+            continue;
+        }
+#endif
+#if defined(PANELS_ELEMENTS)
+        vec weights[MOST_WIDE];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            weights[v] = v_load_weights(type, w + v * vector_bytes);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            float value;
+            memcpy(&value, x + t * x_stride, sizeof value);
+            vec factor = v_set(value);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                acc[v][t] = v_fma(weights[v], factor, acc[v][t]);
+        }
+#endif
+    }
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+            panel_store_sums(tile, v, t, acc[v][t]);
+}
+#endif
+
+#if defined(PANELS_ELEMENTS)
+#define F32_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_F32, f32, vectors, tokens)
+#define F16_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_F16, f16, vectors, tokens)
+ELEMENT_TILES(F32_TILE)
+ELEMENT_TILES(F16_TILE)
+static panel_tile_function *const panel_tiles_f32[][2] = ELEMENT_TILE_TABLE(panel_f32);
+static panel_tile_function *const panel_tiles_f16[][2] = ELEMENT_TILE_TABLE(panel_f16);
+PANEL_ROW(WEIGHT_F32, f32, 1, wide_elements)
+PANEL_ROW(WEIGHT_F16, f16, 1, wide_elements)
+#endif
+
+#if defined(PANELS_PAIRS)
+#define BF16_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_BF16, bf16, vectors, tokens)
+ELEMENT_TILES(BF16_TILE)
+static panel_tile_function *const panel_tiles_bf16[][2] = ELEMENT_TILE_TABLE(panel_bf16);
+PANEL_ROW(WEIGHT_BF16, bf16, 2, wide_elements)
+#endif
+
+/* ---- activations ---- */
+
+#if defined(PANELS_ELEMENTS)
+static void prepare_bf16(void *out, const float *x, size_t n)
+{
+    uint16_t *to = out;
+    narrow_bf16(to, x, n);
+    if (n % 2)
+        to[n] = 0;
+}
+
+/* -127 for a NaN. */
+KERNELS_ALWAYS_INLINE vec panel_round(vec x, vec inverse)
+{
+    vec clamped = v_min(v_max(v_mul(x, inverse), v_set(-127.0f)), v_set(127.0f));
+    return v_add(clamped, v_set(ROUND_TO_INTEGER));
+}
+
+static void prepare_groups(void *out, const float *x, size_t n)
+{
+    size_t n_groups = (n + PACK_GROUP - 1) / PACK_GROUP;
+    char *bytes = out, *scales = bytes + n_groups * PACK_GROUP, *offsets = scales + n_groups * 4;
+
+    for (size_t g = 0; g < n_groups; g++) {
+        const float *at = x + g * PACK_GROUP;
+        size_t left = n - g * PACK_GROUP, low = panel_least(left, PANEL_LANES), high = panel_least(left - low, PANEL_LANES);
+        vec a = low == PANEL_LANES ? v_load(at) : v_load_some(at, low), b = v_set(0.0f);
+        if (high > 0)
+            b = high == PANEL_LANES ? v_load(at + PANEL_LANES) : v_load_some(at + PANEL_LANES, high);
+        float most = v_join_max(v_max(v_max(v_set(0.0f), v_abs(a)), v_abs(b))), scale = most / 127.0f;
+        vec inverse = v_set(most > 0.0f ? 127.0f / most : 0.0f);
+        int32_t sum, offset;
+        v_prepare_bytes(bytes + g * PACK_GROUP, panel_round(a, inverse), panel_round(b, inverse), &sum);
+        offset = -128 * sum;
+        memcpy(scales + g * 4, &scale, 4);
+        memcpy(offsets + g * 4, &offset, 4);
+    }
+}
+#endif
+
+/* ---- q8 and q4: a step is a group ---- */
+
+#if defined(PANELS_GROUPS)
+static const unsigned char wide_groups[] = WIDE_GROUPS;
+
+/* One quad of inputs for all of a tile. */
+KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][8], const bits weights[MOST_WIDE],
+                                           const char *x, size_t x_stride)
+{
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++) {
+        bits quad = b_repeat(x + t * x_stride);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            sums[v][t] = b_add_quads(sums[v][t], weights[v], quad);
+    }
+}
+
+KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
+{
+    const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, ahead = tile->ahead, n_loads = panel_n_loads(type);
+    const size_t load_bytes = tile->n_panel_vectors * 64; /* all vectors of the panel side by side, load after load, then their scales */
+    const size_t ahead_first = tile->ahead_first, ahead_end = tile->ahead_end;
+    const char *x = tile->x, *scales = x + tile->n_groups * PACK_GROUP, *offsets = scales + tile->n_groups * 4;
+    vec acc[MOST_WIDE][8];
+
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+            acc[v][t] = panel_load_sums(tile, v, t);
+    for (size_t g = tile->begin; g < tile->end; g++) {
+        const char *group = tile->panel + g * step_bytes, *w = group + tile->vector * 64, *bytes = x + g * PACK_GROUP;
+        const char *w_scales = group + n_loads * load_bytes + tile->vector * 32;
+        bits sums[MOST_WIDE][8];
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            bits offset = b_repeat(offsets + t * x_stride + g * 4);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                sums[v][t] = b_start(offset);
+        }
+#pragma GCC unroll 8
+        for (size_t j = 0; j < n_loads; j++) {
+            bits loaded[MOST_WIDE], weights[MOST_WIDE];
+            for (size_t v = ahead_first; v < ahead_end; v++)
+                __builtin_prefetch(w + ahead + j * load_bytes + v * 64, 0, 2);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++) {
+                loaded[v] = b_load(w + j * load_bytes + v * 64);
+                weights[v] = type == WEIGHT_Q8 ? loaded[v] : b_low_codes(loaded[v]);
+            }
+            panel_add_quads(n_vectors, n_tokens, sums, weights, bytes + j * 4, x_stride);
+            if (type == WEIGHT_Q4) {
+#pragma GCC unroll 4
+                for (size_t v = 0; v < n_vectors; v++)
+                    weights[v] = b_high_codes(loaded[v]);
+                panel_add_quads(n_vectors, n_tokens, sums, weights, bytes + PACK_GROUP / 2 + j * 4, x_stride);
+            }
+        }
+        vec scale[MOST_WIDE];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            scale[v] = v_load_weights(WEIGHT_BF16, w_scales + v * 32);
+        for (size_t v = ahead_first; v < ahead_end; v++)
+            __builtin_prefetch(w_scales + ahead + v * 32, 0, 2);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            float value;
+            memcpy(&value, scales + t * x_stride + g * 4, sizeof value);
+            vec factor = v_set(value);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                acc[v][t] = v_fma(b_to_floats(sums[v][t]), v_mul(scale[v], factor), acc[v][t]);
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+            panel_store_sums(tile, v, t, acc[v][t]);
+}
+
+#define Q8_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q8, q8, vectors, tokens)
+#define Q4_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q4, q4, vectors, tokens)
+GROUP_TILES(Q8_TILE)
+GROUP_TILES(Q4_TILE)
+static panel_tile_function *const panel_tiles_q8[][2] = GROUP_TILE_TABLE(panel_q8);
+static panel_tile_function *const panel_tiles_q4[][2] = GROUP_TILE_TABLE(panel_q4);
+PANEL_ROW(WEIGHT_Q8, q8, PACK_GROUP, wide_groups)
+PANEL_ROW(WEIGHT_Q4, q4, PACK_GROUP, wide_groups)
+#endif

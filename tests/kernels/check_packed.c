@@ -1,0 +1,318 @@
+/*
+ * check_packed.c - packing, quantising and the products with packed weights, of every instruction set that this CPU has: bit for bit
+ * against reference.c, and that against sums in double.
+ *
+ * `--bench [SET [PART]]` measures instead: one set, types whose name has PART in it.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/cpu.h"
+#include "base/pool.h"
+#include "kernels/pack.h"
+#include "kit.h"
+
+static void *prepared_room[2];
+
+/* A matrix in packed form at the end of memory, as `source` (row-major, of the type or f32) has it. */
+static void *pack_matrix(enum weight_type type, const void *source, size_t n_out, size_t n_in)
+{
+    size_t row_bytes = n_in * (weight_type_is_exact(type) ? weight_type_size(type) : 4);
+    char *packed = edge(2, packed_bytes(type, n_out, n_in));
+    for (size_t row = 0; row < n_out; row += PANEL_ROWS) {
+        size_t n = n_out - row < PANEL_ROWS ? n_out - row : PANEL_ROWS;
+        pack_panel(type, packed + packed_at(type, row, n_in), (const char *)source + row * row_bytes, n, n_in);
+    }
+    return packed;
+}
+
+static const void *source_of(enum weight_type type, size_t n_out, size_t n_in, enum values kind)
+{
+    return edge_weights(0, n_out * n_in, weight_type_is_exact(type) ? type : WEIGHT_F32, kind);
+}
+
+/* ---- packing ---- */
+
+static void check_exact_packing(const struct kernels *reference, enum weight_type type, size_t n_out, size_t n_in)
+{
+    const void *source = source_of(type, n_out, n_in, NASTY);
+    void *packed = pack_matrix(type, source, n_out, n_in);
+    float *wanted = malloc(n_out * n_in * sizeof(float)), *found = malloc(n_out * n_in * sizeof(float));
+    char shape[64];
+    snprintf(shape, sizeof shape, "%zu x %zu", n_out, n_in);
+    reference->widen[type](wanted, source, n_out * n_in);
+    size_t first = random_between(0, n_out - 1);
+    unpack_rows(type, found, packed, n_out, n_in, 0, first);
+    unpack_rows(type, found + first * n_in, packed, n_out, n_in, first, n_out - first);
+    check(memcmp(wanted, found, n_out * n_in * sizeof(float)) == 0, weight_type_name(type), "pack", shape);
+    free(wanted), free(found);
+}
+
+/* The error of normally distributed weights, relative to their square. */
+static double quantisation_error(enum weight_type type)
+{
+    enum { N_OUT = 100, N_IN = 1000 };
+    float *source = edge(0, N_OUT * N_IN * sizeof(float)), *found = malloc(N_OUT * N_IN * sizeof(float));
+    double error = 0, square = 0;
+    for (size_t i = 0; i < N_OUT * N_IN; i++) {
+        source[i] = 0;
+        for (size_t j = 0; j < 12; j++)
+            source[i] += random_float() * 0.01f;
+    }
+    unpack_rows(type, found, pack_matrix(type, source, N_OUT, N_IN), N_OUT, N_IN, 0, N_OUT);
+    for (size_t i = 0; i < N_OUT * N_IN; i++) {
+        double difference = (double)found[i] - (double)source[i];
+        error += difference * difference;
+        square += (double)source[i] * (double)source[i];
+    }
+    free(found);
+    return error / square;
+}
+
+/* Groups that have an exact form must come back as they were; what is not finite must not come back finite. */
+static void check_special_groups(enum weight_type type)
+{
+    float source[2 * PACK_GROUP], found[2 * PACK_GROUP];
+    unsigned char packed[PANEL_LANES * 2 * (PACK_GROUP + 2)];
+    for (size_t i = 0; i < 2 * PACK_GROUP; i++)
+        source[i] = i < PACK_GROUP ? 0.0f : (i % 2 ? 0.5f : -0.5f) * (type == WEIGHT_Q8 || i % 2 == 0);
+    pack_panel(type, packed, source, 1, 2 * PACK_GROUP);
+    unpack_rows(type, found, packed, 1, 2 * PACK_GROUP, 0, 1);
+    for (size_t i = 0; i < 2 * PACK_GROUP; i++)
+        check(fabsf(found[i] - source[i]) <= (type == WEIGHT_Q8 ? 0.002f : 0.04f), weight_type_name(type), "pack", "a simple group");
+    source[3] = INFINITY;
+    pack_panel(type, packed, source, 1, 2 * PACK_GROUP);
+    unpack_rows(type, found, packed, 1, 2 * PACK_GROUP, 0, 1);
+    check(!isfinite(found[3]), weight_type_name(type), "pack", "infinity becomes a number");
+}
+
+static void check_packing(const struct kernels *reference)
+{
+    for (size_t i = 0; i < 60; i++)
+        for (int type = 0; type < N_ELEMENT_TYPES; type++)
+            check_exact_packing(reference, (enum weight_type)type, random_between(1, 200), random_between(1, 100));
+    double q8 = quantisation_error(WEIGHT_Q8), q4 = quantisation_error(WEIGHT_Q4);
+    printf("quantisation of normal weights loses of their square: q8 %.2g, q4 %.2g\n", q8, q4);
+    check(q8 < 4e-5, "q8", "pack", "loses more than it should");
+    check(q4 < 6e-3, "q4", "pack", "loses more than it should");
+    check_special_groups(WEIGHT_Q8);
+    check_special_groups(WEIGHT_Q4);
+    check(packed_bytes(WEIGHT_F32, SIZE_MAX / 8, 64) == SIZE_MAX, "f32", "packed_bytes", "overflows");
+}
+
+/* ---- products ---- */
+
+struct activations {
+    const void *reference, *set;
+    size_t stride; /* bytes */
+};
+
+/* Rows of x prepared by both; they must agree. */
+static struct activations prepare(const struct kernels *reference, const struct kernels *set, enum weight_type type, const float *x,
+                                  size_t n_in, size_t n_tokens)
+{
+    size_t n_bytes = activation_bytes(type, n_in);
+    if (n_bytes == 0)
+        return (struct activations){x, x, n_in * sizeof *x};
+    struct activations to = {prepared_room[0], prepared_room[1], n_bytes};
+    memset(prepared_room[0], 0, n_bytes * n_tokens);
+    memset(prepared_room[1], 0, n_bytes * n_tokens);
+    for (size_t t = 0; t < n_tokens; t++) {
+        reference->prepare[type]((char *)prepared_room[0] + t * n_bytes, x + t * n_in, n_in);
+        set->prepare[type]((char *)prepared_room[1] + t * n_bytes, x + t * n_in, n_in);
+    }
+    check(memcmp(to.reference, to.set, n_bytes * n_tokens) == 0, set->name, "prepare", weight_type_name(type));
+    return to;
+}
+
+static void compare_product(const struct kernels *reference, const struct kernels *set, enum weight_type type, size_t n_out, size_t n_in,
+                            size_t n_tokens, enum values kind)
+{
+    size_t out_stride = n_out + random_between(0, 5);
+    void *packed = pack_matrix(type, source_of(type, n_out, n_in, kind), n_out, n_in);
+    const float *x = edge_floats(1, n_tokens * n_in, kind);
+    struct activations rows = prepare(reference, set, type, x, n_in, n_tokens);
+    struct outputs out = outputs_of((n_tokens - 1) * out_stride + n_out, PLAIN);
+    char shape[128];
+    snprintf(shape, sizeof shape, "%s %zu x %zu, %zu tokens", weight_type_name(type), n_out, n_in, n_tokens);
+    reference->multiply_packed[type](out.reference, out_stride, packed, n_out, n_in, rows.reference, rows.stride, n_tokens);
+    set->multiply_packed[type](out.set, out_stride, packed, n_out, n_in, rows.set, rows.stride, n_tokens);
+    compare(&out, set, "multiply_packed", shape);
+}
+
+/* Some thousand inputs more than the chunk of a panel that stays in L2 has. */
+static void check_products(const struct kernels *reference, const struct kernels *set, bool is_flushed)
+{
+    for (int i = 0; i < N_WEIGHT_TYPES; i++) {
+        enum weight_type type = (enum weight_type)i;
+        enum values nasty = type == WEIGHT_BF16 && !is_flushed ? PLAIN : NASTY; /* the instruction for pairs always flushes */
+        for (size_t n = 1; n <= 70; n++) {
+            compare_product(reference, set, type, random_between(1, 200), n, random_between(1, 9), n % 2 ? PLAIN : nasty);
+            compare_product(reference, set, type, n, random_between(1, 200), random_between(1, 9), n % 2 ? PLAIN : nasty);
+        }
+        for (size_t n_tokens = 1; n_tokens <= 40; n_tokens++)
+            compare_product(reference, set, type, random_between(1, 140), random_between(1, 200), n_tokens, nasty);
+        for (size_t n = 0; n < 4; n++)
+            compare_product(reference, set, type, random_between(60, 80), random_between(5000, 8000), random_between(1, 20), PLAIN);
+    }
+}
+
+/* Sums in double of what the packed weights and prepared activations stand for. */
+static void check_meaning(const struct kernels *set)
+{
+    enum { N_OUT = 70, N_IN = 333, N_TOKENS = 3 };
+    static float x[N_TOKENS * N_IN], w[N_OUT * N_IN], out[N_TOKENS * N_OUT];
+    static const double tolerance[N_WEIGHT_TYPES] = {1e-6, 1e-6, 1.0 / 256, 1.0 / 127, 1.0 / 127};
+    for (size_t i = 0; i < N_TOKENS * N_IN; i++)
+        x[i] = random_float();
+    for (int i = 0; i < N_WEIGHT_TYPES; i++) {
+        enum weight_type type = (enum weight_type)i;
+        void *packed = pack_matrix(type, source_of(type, N_OUT, N_IN, PLAIN), N_OUT, N_IN);
+        struct activations rows = prepare(set, set, type, x, N_IN, N_TOKENS);
+        unpack_rows(type, w, packed, N_OUT, N_IN, 0, N_OUT);
+        set->multiply_packed[type](out, N_OUT, packed, N_OUT, N_IN, rows.set, rows.stride, N_TOKENS);
+        for (size_t t = 0; t < N_TOKENS; t++)
+            for (size_t o = 0; o < N_OUT; o++) {
+                double sum = 0, square = 0;
+                for (size_t k = 0; k < N_IN; k++) {
+                    double product = (double)w[o * N_IN + k] * (double)x[t * N_IN + k];
+                    sum += product;
+                    square += product * product;
+                }
+                check(fabs((double)out[t * N_OUT + o] - sum) < tolerance[type] * 5 * sqrt(square), set->name, "multiply_packed",
+                      "far from double");
+            }
+    }
+}
+
+/* The same bits for a token alone, for some panels alone. */
+static void check_independence(const struct kernels *set)
+{
+    enum { N_OUT = 203, N_IN = 150, N_TOKENS = 23 };
+    static float x[N_TOKENS * N_IN], together[N_TOKENS * N_OUT], alone[N_OUT];
+    for (size_t i = 0; i < N_TOKENS * N_IN; i++)
+        x[i] = random_float();
+    for (int i = 0; i < N_WEIGHT_TYPES; i++) {
+        enum weight_type type = (enum weight_type)i;
+        const char *packed = pack_matrix(type, source_of(type, N_OUT, N_IN, PLAIN), N_OUT, N_IN);
+        struct activations rows = prepare(set, set, type, x, N_IN, N_TOKENS);
+        set->multiply_packed[type](together, N_OUT, packed, N_OUT, N_IN, rows.set, rows.stride, N_TOKENS);
+        for (size_t t = 0; t < N_TOKENS; t++) {
+            for (size_t o = 0; o < N_OUT; o += PANEL_ROWS)
+                set->multiply_packed[type](alone + o, N_OUT, packed + packed_at(type, o, N_IN),
+                                           N_OUT - o < PANEL_ROWS ? N_OUT - o : PANEL_ROWS, N_IN,
+                                           (const char *)rows.set + t * rows.stride, rows.stride, 1);
+            check(memcmp(alone, together + t * N_OUT, sizeof alone) == 0, set->name, "multiply_packed",
+                  "a token's result depends on its company");
+        }
+    }
+}
+
+/* ---- measuring ---- */
+
+struct job {
+    const struct kernels *set;
+    enum weight_type type;
+    size_t n_rows, n_in, n_tokens, bytes;
+    char *pool;
+    float *x, *out;
+};
+
+/* Another matrix each time, so that weights come from memory. */
+static void run_product(void *context, size_t i)
+{
+    struct job *job = context;
+    size_t stride = activation_bytes(job->type, job->n_in);
+    stride = stride ? stride : job->n_in * sizeof(float);
+    stride = (stride + 63) / 64 * 64 | 64;
+    job->set->multiply_packed[job->type](job->out, job->n_rows + 16, job->pool + i % (POOL_BYTES / job->bytes) * job->bytes, job->n_rows, job->n_in,
+                                         job->x, stride, job->n_tokens);
+}
+
+static void run_prepare(void *context, size_t i)
+{
+    struct job *job = context;
+    (void)i;
+    job->set->prepare[job->type](job->out, job->x, job->n_in);
+}
+
+static void bench_type(struct job job, const struct limits *limits)
+{
+    static const size_t shapes[][2] = {{896, 896}, {2048, 2048}, {8192, 2048}, {2048, 8192}}, tokens[] = {1, 2, 4, 8, 16, 64, 512};
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
+            job.n_rows = shapes[s][0], job.n_in = shapes[s][1], job.n_tokens = tokens[t];
+            job.bytes = packed_bytes(job.type, job.n_rows, job.n_in);
+            double operations = 2.0 * (double)(job.n_rows * job.n_in * job.n_tokens), seconds = median_seconds(run_product, &job);
+            printf("%-10s %-4s %4zux%-4zu %3zu tokens %12.0f ns %8.1f Gop/s %7.2f x f32 %7.1f GB/s (%3.0f %%)\n", job.set->name,
+                   weight_type_name(job.type), job.n_rows, job.n_in, job.n_tokens, seconds * 1e9, operations / seconds * 1e-9,
+                   operations / seconds / limits->flops, (double)job.bytes / seconds * 1e-9,
+                   100 * (double)job.bytes / seconds / limits->bytes);
+            fflush(stdout);
+        }
+    if (job.set->prepare[job.type])
+        printf("%-10s %-4s prepare 2048: %.0f ns\n", job.set->name, weight_type_name(job.type),
+               (job.n_in = 2048, median_seconds(run_prepare, &job) * 1e9));
+}
+
+static int bench(const struct kernels *const *sets, size_t n_sets, const char *only, const char *part)
+{
+    const size_t n_floats = 512 * 8300;
+    struct job job = {.pool = aligned_alloc(2 << 20, POOL_BYTES), .x = malloc(n_floats * sizeof(float)), .out = malloc(n_floats * sizeof(float))};
+    if (!job.pool || !job.x || !job.out)
+        return 2;
+    (void)madvise(job.pool, POOL_BYTES, MADV_HUGEPAGE);
+    for (size_t i = 0; i < POOL_BYTES / sizeof(uint16_t); i++) /* every type reads numbers near 1 or near 0.01 here */
+        ((uint16_t *)(void *)job.pool)[i] = (uint16_t)(0x3c00 + (i * 40503 & 0x3ff));
+    for (size_t i = 0; i < n_floats; i++)
+        job.x[i] = random_float(), job.out[i] = random_float();
+    for (size_t i = 0; i < n_sets; i++) {
+        job.set = sets[i];
+        if (only && *only ? strcmp(only, sets[i]->name) != 0 : strcmp("c", sets[i]->name) == 0)
+            continue;
+        struct limits limits = measure_limits(job.set, job.pool);
+        printf("%-10s one core: %.1f GFLOP/s in f32, reads %.1f GB/s\n", job.set->name, limits.flops * 1e-9, limits.bytes * 1e-9);
+        for (int type = 0; type < N_WEIGHT_TYPES; type++)
+            if (!part || strstr(weight_type_name((enum weight_type)type), part)) {
+                job.type = (enum weight_type)type;
+                bench_type(job, &limits);
+            }
+    }
+    free(job.pool), free(job.x), free(job.out);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct kernels *sets[KERNELS_MOST_SETS];
+    size_t n_sets = kernels_all(cpu_detect_features(), sets);
+
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0) {
+        compute_thread_begin();
+        return bench(sets, n_sets, argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL);
+    }
+    if (argc > 1) {
+        fprintf(stderr, "usage: check_packed [--bench [SET [PART]]]\n");
+        return 2;
+    }
+    make_regions();
+    for (size_t i = 0; i < 2; i++)
+        prepared_room[i] = aligned_alloc(64, 1 << 20);
+    check_packing(sets[0]);
+    for (int flushed = 0; flushed < 2; flushed++) {
+        if (flushed)
+            compute_thread_begin();
+        for (size_t i = 0; i < n_sets; i++) {
+            check_meaning(sets[i]);
+            check_independence(sets[i]);
+            if (i > 0)
+                check_products(sets[0], sets[i], flushed);
+        }
+    }
+    free(prepared_room[0]), free(prepared_room[1]);
+    printf("%zu checks, %zu failures\n", n_checks, n_failures);
+    return n_failures ? 1 : 0;
+}
