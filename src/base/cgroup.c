@@ -2,14 +2,13 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/buffer.h"
+#include "base/file.h"
 
 /* --- texts --- */
 
@@ -173,19 +172,9 @@ struct place {
 /* Files below /proc and /sys have no size, so they are read to the end. False: not there. */
 static bool read_small(struct buffer *out, const char *root, const char *path)
 {
-    char full[PATH_MAX], block[4096];
-    ssize_t n;
+    char full[PATH_MAX];
     buffer_clear(out);
-    if (snprintf(full, sizeof full, "%s%s", root, path) >= (int)sizeof full)
-        return false;
-    int descriptor = open(full, O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0)
-        return false;
-    while ((n = read(descriptor, block, sizeof block)) > 0 || (n < 0 && errno == EINTR))
-        if (n > 0 && !buffer_append(out, block, (size_t)n))
-            break;
-    close(descriptor);
-    return n == 0;
+    return snprintf(full, sizeof full, "%s%s", root, path) < (int)sizeof full && file_read_system_text(out, full);
 }
 
 static bool find_place(struct place *place, const char *root, const char *controller)

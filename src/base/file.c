@@ -148,6 +148,20 @@ bool file_read_text(struct buffer *out, const char *path, size_t maximum, struct
     return fits || error_no_memory(err);
 }
 
+bool file_read_system_text(struct buffer *out, const char *path)
+{
+    char block[4096];
+    ssize_t n;
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0)
+        return false;
+    while ((n = read(descriptor, block, sizeof block)) > 0 || (n < 0 && errno == EINTR))
+        if (n > 0 && !buffer_append(out, block, (size_t)n))
+            break;
+    close(descriptor);
+    return n == 0;
+}
+
 /* --- writing --- */
 
 /* The directory of `path`, for opening: "." when there is none in it. */

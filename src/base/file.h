@@ -26,6 +26,9 @@ void file_close(struct file_bytes *file); /* zeroed is fine */
 /* Reads a text file into `out` (initialised by the caller). */
 bool file_read_text(struct buffer *out, const char *path, size_t maximum, struct error *err) MUST_USE;
 
+/* The same of what the system writes as it is read (/proc, /sys): its size is not known before. False also when it is not there. */
+bool file_read_system_text(struct buffer *out, const char *path) MUST_USE;
+
 /* Writes to a temporary file beside `path`, syncs, renames over it, syncs the directory: a reader
    sees the old bytes or the new ones, never a part. */
 bool file_replace(const char *path, const void *bytes, size_t n_bytes, struct error *err) MUST_USE;
