@@ -190,10 +190,23 @@ LORAD_API bool lorad_merge(const char *model_path, const struct lorad_merge_part
                            const char *out_directory, lorad_progress *progress, void *progress_context,
                            struct error *err);
 
+/* What all threads together can do at best on this machine: read memory, and multiply and add in f32, bf16 and int8. What is 0 is
+   chosen. */
+struct lorad_limits_options {
+    size_t n_threads;
+    size_t n_repeats;         /* 5 */
+    double seconds;           /* of a repeat; 0.1 */
+    uint64_t buffer_bytes;    /* that are read; four times the last-level cache, as far as there is memory for it */
+    lorad_progress *progress; /* NULL: none */
+    void *progress_context;
+};
+/* Measures and returns JSON text (malloc'ed). */
+LORAD_API char *lorad_limits(const struct lorad_limits_options *options, struct error *err);
+
 enum lorad_element { LORAD_ELEMENT_BF16, LORAD_ELEMENT_F16, LORAD_ELEMENT_F32 };
 
 enum lorad_bench_scenario {
-    LORAD_BENCH_STEADY,     /* prefill and decode, and the share of the memory bandwidth */
+    LORAD_BENCH_STEADY,     /* prefill and decode */
     LORAD_BENCH_MIX,        /* the base, one adapter for all, an adapter for each */
     LORAD_BENCH_RANKS,      /* an adapter for each, over the rank */
     LORAD_BENCH_ADAPTERS,   /* over the number of adapters, all in use */
@@ -219,6 +232,7 @@ struct lorad_bench_options {
     const size_t *points;        /* RANKS, ADAPTERS, MERGE: what is stepped through, growing */
     size_t n_points;
     bool merged;                 /* STEADY: through W' */
+    struct lorad_limits_options limits; /* how the limit beside each figure is measured; threads and progress are those of `open` */
 };
 LORAD_API const char *lorad_bench_scenario_name(enum lorad_bench_scenario scenario);
 /* Measures and returns JSON text (malloc'ed). */

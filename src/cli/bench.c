@@ -10,7 +10,7 @@
 
 static const char DESCRIPTION[] =
     "Prints one JSON object. Scenarios, and what they measure (what is compared is measured in turns; medians are printed):\n"
-    "  steady      prefill and decode, and the share of the memory bandwidth that decoding reaches\n"
+    "  steady      prefill and decode\n"
     "  mix         decode rate of the same clients on the base, all on one adapter, each on its own\n"
     "  ranks       the same, base and each its own, over the rank (--points, 8,16,32,64,128)\n"
     "  adapters    rate over the number of adapters, all resident and all used (--points, 1,2,4,...,256)\n"
@@ -18,6 +18,7 @@ static const char DESCRIPTION[] =
     "  swap        time between tokens of running streams while adapters load and merge; first token after a load\n"
     "  starvation  time to first token of an adapter that asks now and then while another one floods\n"
     "  prefix      time to first token of requests that begin alike\n"
+    "What the machine can do at best is measured first. Beside each rate stands what that allows, and the share that is reached.\n"
     "A flag that is not given takes the value in brackets for its scenario; one that a scenario has no use for is refused.";
 
 /* "8,16,32": whole numbers; their range is checked by who knows the scenario. */
@@ -63,10 +64,15 @@ int bench_main(int argc, char **argv)
     int kv_type = LORAD_KV_F16, weights = LORAD_WEIGHTS_NATIVE, adapter_dtype = LORAD_ELEMENT_BF16, scenario = LORAD_BENCH_STEADY;
     const char *points = NULL, *scenarios[LORAD_BENCH_SCENARIOS + 1] = {NULL};
     struct lorad_bench_options bench = {0};
+    bool limits_alone = false;
+    if (bench_wants_limits(argc, argv))
+        return bench_limits_main(argc, argv);
     struct option options[] = {
         {.name = "model", .argument = "PATH", .kind = OPTION_TEXT, .out = &bench.open.model_path, .help = "a Hugging Face directory"},
         {.name = "scenario", .argument = "NAME", .kind = OPTION_CHOICE, .out = &scenario, .choices = scenarios,
          .help = "what to measure (steady)"},
+        {.name = "limits", .kind = OPTION_FLAG, .out = &limits_alone,
+         .help = "measure the machine and no model; 'lorad bench --limits --help' tells more"},
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
          .help = "what products multiply with (native: what the files hold)"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
@@ -113,10 +119,11 @@ int bench_main(int argc, char **argv)
          .help = "for adapters (ranks, adapters: half of the memory)"},
         {.name = "merged-memory", .argument = "SIZE", .kind = OPTION_BYTES, .out = &bench.open.merged_memory,
          .help = "for merged weights (merge, swap: half of the memory)"},
+        CLI_LIMITS_OPTIONS(bench.limits),
         {0}};
     struct command command = {
         .name = "bench",
-        .synopsis = "--model PATH [--scenario NAME] [--clients N] [--adapters N] [--rank R] [flags]",
+        .synopsis = "--model PATH [--scenario NAME] [--clients N] [--adapters N] [--rank R] [flags] | --limits [flags]",
         .summary = "Measures how fast a model and its adapters are served, and how steadily.",
         .description = DESCRIPTION,
         .options = options};

@@ -16,6 +16,16 @@ int inspect_main(int argc, char **argv);
 int merge_main(int argc, char **argv);
 int bench_main(int argc, char **argv);
 
+/* bench --limits, with flags of its own. */
+bool bench_wants_limits(int argc, char **argv);
+int bench_limits_main(int argc, char **argv);
+/* Rows for how the limits are measured; `limits` is a struct lorad_limits_options. */
+#define CLI_LIMITS_OPTIONS(limits)                                                                                              \
+    {.name = "limits-seconds", .argument = "S", .kind = OPTION_NUMBER, .out = &(limits).seconds, .minimum = 0.001,              \
+     .maximum = 60, .help = "how long a measurement of the machine takes (0.1)"},                                              \
+    {.name = "limits-buffer", .argument = "SIZE", .kind = OPTION_BYTES, .out = &(limits).buffer_bytes,                          \
+     .help = "that is read to measure memory (four times the last-level cache, at most a quarter of the memory)"}
+
 /* "lorad: --flag: message" on stderr; returns the exit code for the error: 2 for a bad command line, else 1. */
 int cli_fail(const struct error *err, bool is_usage);
 

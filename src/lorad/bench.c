@@ -63,6 +63,7 @@ static json_t *begin_report(const struct bench *bench)
     json_object_set_new(out, "threads", json_integer((json_int_t)info->n_threads));
     json_object_set_new(out, "parameters", json_integer((json_int_t)info->n_parameters));
     json_object_set_new(out, "options", options_json(&bench->options));
+    json_object_set_new(out, "limits", limits_json(&bench->limits));
     return out;
 }
 
@@ -81,12 +82,15 @@ static char *make_directory(struct error *err)
     return NULL;
 }
 
-static char *print_report(json_t *report, struct error *err)
+/* Before the model is there: the buffer that is read wants its memory. */
+static bool measure_limits(struct bench *bench, struct error *err)
 {
-    char *text = json_dumps(report, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
-    if (!text)
-        error_no_memory(err);
-    return text;
+    struct lorad_limits_options options = bench->options.limits;
+    options.n_threads = bench->options.open.n_threads;
+    options.n_repeats = options.n_repeats ? options.n_repeats : 3;
+    options.progress = bench->options.open.progress;
+    options.progress_context = bench->options.open.progress_context;
+    return limits_measure(&options, &bench->limits, err);
 }
 
 char *lorad_bench(const struct lorad_bench_options *options, struct error *err)
@@ -97,14 +101,16 @@ char *lorad_bench(const struct lorad_bench_options *options, struct error *err)
     if (!bench_complete_options(options, &bench.options, err))
         return NULL;
     bench.directory = make_directory(err);
-    bench.lorad = bench.directory ? lorad_open(&bench.options.open, err) : NULL;
+    if (bench.directory && measure_limits(&bench, err))
+        bench.lorad = lorad_open(&bench.options.open, err);
     if (bench.lorad) {
         report = begin_report(&bench);
         if (SCENARIOS[bench.options.scenario](&bench, report, err))
-            text = print_report(report, err);
+            text = report_text(report, err);
     }
     json_decref(report);
     lorad_close(bench.lorad);
+    limits_finish(&bench.limits);
     if (bench.directory)
         (void)!directory_remove(bench.directory, NULL); /* what stays in the temporary directory harms nobody */
     free(bench.directory);

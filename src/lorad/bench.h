@@ -2,7 +2,7 @@
  * bench.h - what the files of the bench share: an open lorad, adapters made for it, clients that stamp their tokens, figures.
  *
  * A scenario sees lorad through its public API, as any client does; only bench_adapters.c and bench_limits.c look inside, for
- * the base's sites and the bytes of its weights. What is compared is measured in turns (A B A B ...), since a machine's speed
+ * the base's sites and what its weights cost. What is compared is measured in turns (A B A B ...), since a machine's speed
  * drifts: a ratio is taken within a turn, and the median over the turns is reported.
  */
 #ifndef LORAD_BENCH_H
@@ -12,11 +12,46 @@
 
 #include <jansson.h>
 
+#include "kernels/peak.h"
 #include "lorad/lorad_internal.h"
 
 #define BENCH_BASE SIZE_MAX /* instead of an adapter's number */
 
+/* Measured values; zeroed is empty. See bench_figures.c. */
+struct series {
+    double *values;
+    size_t n, n_room;
+};
+
+/* -- limits.c: what this machine can do at best -- */
+
+#define LIMIT_STREAMS 2 /* ways of reading: one stream per thread, and four */
+struct limit_memory {
+    struct series rates[LIMIT_STREAMS]; /* bytes per second */
+    double huge_share;                  /* of the buffer that really lay on huge pages */
+};
+struct limit_rate {
+    struct series rates; /* operations per second */
+    const char *instruction;
+    bool is_widened; /* to f32, there being no instruction for the type */
+};
+struct limits {
+    size_t n_threads;
+    uint64_t cache_bytes, buffer_bytes;
+    struct limit_memory huge_pages, small_pages;
+    struct limit_rate rates[N_PEAK_KINDS];
+};
+
+bool limits_measure(const struct lorad_limits_options *options, struct limits *out, struct error *err);
+void limits_finish(struct limits *limits);
+/* Medians of the best way: bytes read and operations, per second. What the instruction for a type does more slowly than f32 is better
+   widened (vdpbf16ps on some processors). */
+double limits_read_rate(const struct limits *limits);
+double limits_rate(const struct limits *limits, enum peak_kind kind);
+json_t *limits_json(const struct limits *limits);
+
 struct bench {
+    struct limits limits; /* of the same threads */
     struct lorad *lorad;
     struct lorad_bench_options options; /* complete */
     char *directory;                    /* where adapters are written */
@@ -83,11 +118,6 @@ bool bench_ask_one(struct bench *bench, const struct bench_ask *ask, double *fir
 
 /* -- bench_figures.c -- */
 
-/* Zeroed is empty. */
-struct series {
-    double *values;
-    size_t n, n_room;
-};
 bool series_add(struct series *series, double value, struct error *err);
 bool series_append(struct series *series, const struct series *more, struct error *err);
 void series_finish(struct series *series);
@@ -103,20 +133,37 @@ json_t *series_latency_json(const struct series *series);
 /* The values at `n` equal shares (all of them, if there are fewer), growing: the distribution, to be drawn. */
 json_t *series_quantiles_json(const struct series *series, size_t n);
 json_t *json_number(double value); /* null when it is not finite */
+/* Malloc'ed. */
+char *report_text(const json_t *report, struct error *err);
 
-/* -- bench_limits.c -- */
+/* -- bench_limits.c: the least time that something can take -- */
 
-/* Bytes per second that all threads together read from memory; NAN without memory for it. */
-double bench_measure_bandwidth(const struct bench *bench);
-/* Bytes that a decode step must read: of the base's weights, and of the cache for each position before a token. */
-uint64_t bench_weight_bytes(const struct bench *bench);
-uint64_t bench_kv_bytes_per_position(const struct bench *bench);
+/* The sequences of a step. */
+struct bench_batch {
+    size_t n_sequences;
+    size_t n_adapters, rank; /* different ones; 0: the base */
+    bool is_merged;
+};
+/* What must be read and computed, however it is done. */
+struct bench_work {
+    double n_bytes;
+    double n_operations[N_PEAK_KINDS]; /* with the base's weights by their type; attention and low-rank pairs in f32 */
+};
+/* One step in which each sequence decodes a token with `context` positions before it. */
+struct bench_work bench_decode_work(const struct bench *bench, const struct bench_batch *batch, double context);
+/* A prompt of `n_tokens`, in one step. */
+struct bench_work bench_prefill_work(const struct bench *bench, const struct bench_batch *batch, size_t n_tokens);
+double bench_least_seconds(const struct bench *bench, const struct bench_work *work);
+struct variant;
+/* Tokens per second. */
+double bench_limit_of_variant(const struct bench *bench, const struct variant *variant);
 
 /* -- bench_throughput.c -- */
 
 /* One way to serve the same clients, measured in turns with others. */
 struct variant {
     size_t n_clients;
+    size_t rank;                      /* of its adapters */
     size_t first_adapter, n_adapters; /* client i uses first_adapter + i mod n_adapters; 0: the base */
     enum lorad_mode mode;
     bool is_whole;       /* all tokens over all the time, prefill with it; else decoding while all clients decode */
@@ -125,7 +172,8 @@ struct variant {
 };
 /* A turn of each to warm up, then n_repeats turns, the variants one after the other in each. */
 bool bench_take_turns(struct bench *bench, struct variant *const *variants, size_t n, struct error *err);
-json_t *variant_json(const struct variant *variant);
+/* Its rates, with the limit and the share of it that is reached. */
+json_t *variant_json(const struct bench *bench, const struct variant *variant);
 void variant_finish(struct variant *variant);
 
 /* "measuring", as a share of `n`. */

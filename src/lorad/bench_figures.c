@@ -138,3 +138,11 @@ json_t *series_quantiles_json(const struct series *series, size_t n)
     free(sorted);
     return out;
 }
+
+char *report_text(const json_t *report, struct error *err)
+{
+    char *text = json_dumps(report, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
+    if (!text)
+        error_no_memory(err);
+    return text;
+}

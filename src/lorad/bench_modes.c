@@ -41,7 +41,8 @@ static bool measure_point(struct bench *bench, size_t n_sequences, size_t n_adap
     struct variant variants[N_MODES] = {0}, *turns[N_MODES];
     size_t n_turns = 0;
     for (size_t i = 0; i < N_MODES; i++) {
-        variants[i] = (struct variant){.n_clients = n_sequences, .n_adapters = n_adapters, .mode = MODES[i]};
+        variants[i] = (struct variant){.n_clients = n_sequences, .n_adapters = n_adapters, .mode = MODES[i],
+                                        .rank = bench->options.rank};
         if (fits || MODES[i] != LORAD_MODE_MERGED)
             turns[n_turns++] = &variants[i];
     }
@@ -51,7 +52,7 @@ static bool measure_point(struct bench *bench, size_t n_sequences, size_t n_adap
         json_t *point = json_object();
         json_object_set_new(point, "sequences", json_integer((json_int_t)n_sequences));
         for (size_t i = 0; i < N_MODES; i++)
-            json_object_set_new(point, MODE_NAMES[i], variants[i].rates.n ? variant_json(&variants[i]) : json_null());
+            json_object_set_new(point, MODE_NAMES[i], variants[i].rates.n ? variant_json(bench, &variants[i]) : json_null());
         json_object_set_new(point, "merged_to_on_the_fly", json_number(ratio));
         json_object_set_new(point, "auto_to_on_the_fly", json_number(series_median_ratio(&variants[2].rates, &variants[0].rates)));
         json_array_append_new(points, point);

@@ -45,8 +45,13 @@ bool bench_prefix(struct bench *bench, json_t *report, struct error *err)
         ok = measure_beginning(bench, i + 1, &figures, err);
     }
     if (ok) {
+        struct bench_batch batch = {.n_sequences = 1, .n_adapters = 1, .rank = options->rank};
+        struct bench_work work = bench_prefill_work(bench, &batch, options->prompt_tokens);
+        double limit_ms = bench_least_seconds(bench, &work) * 1e3;
         bench_progress(bench, 1, 1);
         json_object_set_new(report, "first_token_cold_ms", series_latency_json(&figures.cold_ms));
+        json_object_set_new(report, "first_token_cold_limit_ms", json_number(limit_ms));
+        json_object_set_new(report, "cold_share_of_limit", json_number(limit_ms / series_median(&figures.cold_ms)));
         json_object_set_new(report, "first_token_warm_ms", series_latency_json(&figures.warm_ms));
         json_object_set_new(report, "warm_to_cold", json_number(series_median(&figures.ratios)));
         json_object_set_new(report, "common_tokens",

@@ -1,8 +1,5 @@
 /*
- * bench_steady.c - prefill and decode speed, and the share of the memory bandwidth that decoding reaches.
- *
- * The limit first: a decode step must read every weight that its sequences use once. So the bytes are counted, the speed is
- * measured at which all threads together read memory, and the ratio is reported.
+ * bench_steady.c - prefill and decode speed, and the share of the machine's limit that each reaches.
  */
 #include <math.h>
 
@@ -60,45 +57,54 @@ static bool run_decode(struct bench *bench, struct speeds *speeds, struct error 
            series_add(&speeds->decode_rate, n_steps * (double)options->n_sequences / shortest_ms * 1e3, err);
 }
 
-static uint64_t adapter_bytes_read(const struct bench *bench)
+static struct bench_batch batch_of(const struct lorad_bench_options *options, size_t n_sequences)
 {
-    const struct lorad_bench_options *options = &bench->options;
-    struct lorad_stats stats;
-    if (options->n_adapters == 0 || options->merged)
-        return 0;
-    lorad_stats_read(bench->lorad, &stats);
-    return stats.adapter_bytes / options->n_adapters * size_min(options->n_adapters, options->n_sequences);
+    return (struct bench_batch){.n_sequences = n_sequences, .n_adapters = size_min(options->n_adapters, n_sequences),
+                                .rank = options->rank, .is_merged = options->merged};
 }
 
-static double bytes_per_step(const struct bench *bench)
+static void add_prefill(const struct bench *bench, const struct speeds *speeds, json_t *report)
+{
+    struct bench_batch batch = batch_of(&bench->options, 1);
+    struct bench_work work = bench_prefill_work(bench, &batch, bench->options.prompt_tokens);
+    double rate = series_median(&speeds->prefill_rate);
+    double limit = (double)bench->options.prompt_tokens / bench_least_seconds(bench, &work);
+    json_object_set_new(report, "prefill_tokens_per_second", json_number(rate));
+    json_object_set_new(report, "prefill_limit_tokens_per_second", json_number(limit));
+    json_object_set_new(report, "prefill_share_of_limit", json_number(rate / limit));
+    json_object_set_new(report, "prefill_ms", json_number(series_median(&speeds->prefill_ms)));
+}
+
+static void add_decode(const struct bench *bench, const struct speeds *speeds, json_t *report)
 {
     const struct lorad_bench_options *options = &bench->options;
     double mean_context = (double)options->prompt_tokens + (double)options->new_tokens / 2;
-    /* Merged views that differ stream one W' each. */
-    size_t n_passes = options->merged ? size_max(1, size_min(options->n_adapters, options->n_sequences)) : 1;
-    return (double)(bench_weight_bytes(bench) * n_passes + adapter_bytes_read(bench)) +
-           (double)bench_kv_bytes_per_position(bench) * mean_context * (double)options->n_sequences;
+    struct bench_batch batch = batch_of(options, options->n_sequences);
+    struct bench_work work = bench_decode_work(bench, &batch, mean_context);
+    double step_ms = series_median(&speeds->step_ms), rate = series_median(&speeds->decode_rate);
+    double limit = (double)options->n_sequences / bench_least_seconds(bench, &work);
+    double bandwidth = limits_read_rate(&bench->limits), reached = work.n_bytes / step_ms * 1e3;
+    json_object_set_new(report, "decode_tokens_per_second", json_number(rate));
+    json_object_set_new(report, "decode_limit_tokens_per_second", json_number(limit));
+    json_object_set_new(report, "decode_share_of_limit", json_number(rate / limit));
+    json_object_set_new(report, "decode_step_ms", json_number(step_ms));
+    json_object_set_new(report, "bytes_per_step", json_number(work.n_bytes));
+    json_object_set_new(report, "bytes_per_token", json_number(work.n_bytes / (double)options->n_sequences));
+    json_object_set_new(report, "read_bytes_per_second", json_number(reached));
+    json_object_set_new(report, "memory_bytes_per_second", json_number(bandwidth));
+    json_object_set_new(report, "share_of_memory_bandwidth", json_number(reached / bandwidth));
 }
 
 static void add_figures(const struct bench *bench, const struct speeds *speeds, json_t *report)
 {
-    double step_ms = series_median(&speeds->step_ms), bytes = bytes_per_step(bench);
-    double bandwidth = bench_measure_bandwidth(bench);
     json_object_set_new(report, "adapters", json_integer((json_int_t)bench->options.n_adapters));
     json_object_set_new(report, "rank", json_integer((json_int_t)bench->options.rank));
     json_object_set_new(report, "sequences", json_integer((json_int_t)bench->options.n_sequences));
     json_object_set_new(report, "prompt_tokens", json_integer((json_int_t)bench->options.prompt_tokens));
     json_object_set_new(report, "new_tokens", json_integer((json_int_t)bench->options.new_tokens));
     json_object_set_new(report, "merged", json_boolean(bench->options.merged));
-    json_object_set_new(report, "prefill_tokens_per_second", json_number(series_median(&speeds->prefill_rate)));
-    json_object_set_new(report, "prefill_ms", json_number(series_median(&speeds->prefill_ms)));
-    json_object_set_new(report, "decode_tokens_per_second", json_number(series_median(&speeds->decode_rate)));
-    json_object_set_new(report, "decode_step_ms", json_number(step_ms));
-    json_object_set_new(report, "bytes_per_step", json_number(bytes));
-    json_object_set_new(report, "bytes_per_token", json_number(bytes / (double)bench->options.n_sequences));
-    json_object_set_new(report, "read_bytes_per_second", json_number(bytes / step_ms * 1e3));
-    json_object_set_new(report, "memory_bytes_per_second", json_number(bandwidth));
-    json_object_set_new(report, "share_of_memory_bandwidth", json_number(bytes / step_ms * 1e3 / bandwidth));
+    add_prefill(bench, speeds, report);
+    add_decode(bench, speeds, report);
 }
 
 bool bench_steady(struct bench *bench, json_t *report, struct error *err)

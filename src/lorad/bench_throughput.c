@@ -112,15 +112,18 @@ bool bench_take_turns(struct bench *bench, struct variant *const *variants, size
     return true;
 }
 
-json_t *variant_json(const struct variant *variant)
+json_t *variant_json(const struct bench *bench, const struct variant *variant)
 {
     json_t *out = json_object(), *modes = json_object();
+    double limit = bench_limit_of_variant(bench, variant);
     json_object_set_new(modes, "on_the_fly", json_integer((json_int_t)variant->n_answers[LORAD_MODE_ON_THE_FLY]));
     json_object_set_new(modes, "merged", json_integer((json_int_t)variant->n_answers[LORAD_MODE_MERGED]));
     json_object_set_new(modes, "partly_merged", json_integer((json_int_t)variant->n_answers[LORAD_MODE_PARTLY_MERGED]));
     json_object_set_new(out, "clients", json_integer((json_int_t)variant->n_clients));
     json_object_set_new(out, "adapters", json_integer((json_int_t)variant->n_adapters));
     json_object_set_new(out, "tokens_per_second", series_json(&variant->rates));
+    json_object_set_new(out, "limit_tokens_per_second", json_number(limit));
+    json_object_set_new(out, "share_of_limit", json_number(series_median(&variant->rates) / limit));
     json_object_set_new(out, "answers", modes);
     return out;
 }

@@ -133,6 +133,44 @@ def complaint(*arguments):
     return done.stderr.decode()
 
 
+TINY = ["--limits-seconds", 0.001, "--limits-buffer", "8M"]
+
+
+class Limits(unittest.TestCase):
+    def test_the_machine_is_measured_without_a_model(self):
+        report = json.loads(lorad("bench", "--limits", "--json", "--threads", 2, "--repeats", 3, *TINY))
+        self.assertEqual((report["threads"], report["buffer_bytes"]), (2, 8 << 20))
+        for key in ("huge_pages", "small_pages"):
+            self.assertEqual(len(report[key]["bytes_per_second"]["values"]), 3)
+            self.assertIn(report[key]["streams_per_thread"], (1, 4))
+        self.assertGreater(report["read_bytes_per_second"], 0)
+        for key in ("f32", "bf16", "int8"):
+            self.assertGreaterEqual(report[key]["limit_operations_per_second"], report[key]["operations_per_second"]["median"])
+            self.assertTrue(report[key]["instruction"])
+
+    def test_people_get_lines(self):
+        lines = lorad("bench", "--limits", "--threads", 1, *TINY).splitlines()
+        self.assertEqual(lines[0], "limits of 1 thread, medians (least to most):")
+        for start, line in zip(("memory, huge pages", "memory, small pages", "f32", "bf16", "int8", "read: a buffer of 8 MiB"), lines[1:]):
+            self.assertTrue(line.strip().startswith(start), line)
+
+    def test_what_measures_a_model_is_refused(self):
+        self.assertIn("--model", complaint("bench", "--limits", "--model", MODEL))
+        self.assertIn("--limits-buffer: is less than 1 MiB", complaint("bench", "--limits", "--limits-buffer", "1K"))
+
+    def test_rates_stand_beside_their_limit(self):
+        report = json.loads(lorad("bench", "--model", DEMO, "--prompt", 16, "--tokens", 32, "--repeats", 1, *TINY))
+        for name in ("prefill", "decode"):
+            rate, limit = report[f"{name}_tokens_per_second"], report[f"{name}_limit_tokens_per_second"]
+            self.assertAlmostEqual(report[f"{name}_share_of_limit"], rate / limit, places=3)
+        self.assertEqual(report["limits"]["read_bytes_per_second"], report["memory_bytes_per_second"])
+        report = json.loads(lorad("bench", "--model", DEMO, "--scenario", "adapters", "--prompt", 16, "--points", "1,3", "--clients", 2,
+                                  "--repeats", 1, *TINY))
+        for point in report["counts"]:
+            for way in (point["base"], point["mixed"]):
+                self.assertAlmostEqual(way["share_of_limit"], way["tokens_per_second"]["median"] / way["limit_tokens_per_second"], places=3)
+
+
 class Bench(unittest.TestCase):
     SCENARIOS = {  # flags that make it short, and what must be in its report
         "steady": (["--adapters", 2, "--rank", 4, "--clients", 2, "--tokens", 32], ["decode_tokens_per_second"]),
@@ -150,14 +188,14 @@ class Bench(unittest.TestCase):
             if os.environ.get("LORAD_TEST_SANITIZED") == "thread" and name not in ("mix", "swap", "starvation"):
                 continue  # nothing there runs beside each other that does not in these
             with self.subTest(name):
-                report = json.loads(lorad("bench", "--model", DEMO, "--scenario", name, "--prompt", 16, "--repeats", 1, *flags))
+                report = json.loads(lorad("bench", "--model", DEMO, "--scenario", name, "--prompt", 16, "--repeats", 1, *TINY, *flags))
                 self.assertEqual(report["scenario"], name)
                 for key in keys:
                     self.assertIn(key, report)
 
     def test_points_are_measured_in_their_order(self):
         report = json.loads(lorad("bench", "--model", DEMO, "--scenario", "adapters", "--points", "1,3", "--clients", 2, "--rank", 2,
-                                  "--repeats", 2))
+                                  "--repeats", 2, *TINY))
         self.assertEqual([p["adapters"] for p in report["counts"]], [1, 3])
         self.assertEqual([len(p["mixed"]["tokens_per_second"]["values"]) for p in report["counts"]], [2, 2])
 
