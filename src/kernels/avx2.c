@@ -58,5 +58,6 @@ static const unsigned char tall_rows[FEW_TOKENS] = {4, 2, 2, 1, 1, 1};
     }
 
 #include "kernels/rows.h"
+#include "kernels/select.h"
 
 const struct kernels kernels_avx2 = KERNELS_TABLE("avx2");

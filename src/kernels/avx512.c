@@ -55,5 +55,6 @@ static const unsigned char tall_rows[FEW_TOKENS] = {1, 4, 4, 4, 4, 4};
     }
 
 #include "kernels/rows.h"
+#include "kernels/select.h"
 
 const struct kernels kernels_avx512 = KERNELS_TABLE("avx512");

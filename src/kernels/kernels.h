@@ -16,12 +16,15 @@
 #ifndef KERNELS_KERNELS_H
 #define KERNELS_KERNELS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/error.h"
 
 #define KERNELS_MOST_SETS 8
+#define KERNELS_LANES 16          /* partial sums, and of block_maxima */
+#define KERNELS_BLOCK 1024        /* elements, see block_maxima */
 #define KERNELS_PANEL 16          /* outputs of a panel of B, see expand */
 #define KERNELS_EXPAND_AHEAD 4096 /* bytes that expand fetches before it wants them; the first ones are the caller's to fetch */
 
@@ -110,6 +113,15 @@ struct kernels {
     size_t (*arg_max)(const float *x, size_t n);
     /* m + log(sum(exp(x - m))), m the maximum: the softmax's normaliser. The logarithm is taken in double. */
     float (*log_sum_exp)(const float *x, size_t n);
+
+    /* For each KERNELS_BLOCK elements KERNELS_LANES maxima: of lane l those of x[l], x[l + KERNELS_LANES], ...; -infinity where a lane has no
+       element, and never -0. False: some element is NaN or infinite; a NaN may be missing among the maxima then. */
+    bool (*block_maxima)(float *maxima, const float *x, size_t n);
+    /* The elements that are at least `least`, in their order, and `first` + their indices; returns how many. Room for n; no NaN. */
+    size_t (*select_at_least)(int32_t *ids, float *values, const float *x, size_t n, float least, size_t first);
+    /* weights[i] = e^((x[i] - best) * inverse), 0 below e^-87 (see v_weight), which may be in place; no x[i] is larger than `best`.
+       sums[j] += weights[j], weights[j + 8], ... in order, but the last n % 8 are all added to sums[0]. */
+    void (*weigh)(float *weights, double sums[8], const float *x, size_t n, float best, float inverse);
 };
 
 /* The best table for `features` (cpu_detect_features), or the one that `forced` names: "c", "avx2", "avxvnni", "avx512",

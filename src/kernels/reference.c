@@ -438,6 +438,49 @@ static float log_sum_exp(const float *x, size_t n)
     return (float)(m + log(sum_exp(NULL, x, n, m)));
 }
 
+/* The largest of the lane that begins at x[0]; the sign of a zero is not the order's affair. */
+static float lane_maximum(const float *x, size_t n)
+{
+    float most = -INFINITY;
+    for (size_t i = 0; i < n; i += LANES)
+        most = v_max(x[i], most);
+    return most + 0.0f;
+}
+
+static bool block_maxima(float *maxima, const float *x, size_t n)
+{
+    bool all_finite = true;
+
+    for (size_t begin = 0; begin < n; begin += KERNELS_BLOCK) {
+        size_t n_block = n - begin < KERNELS_BLOCK ? n - begin : KERNELS_BLOCK;
+        for (size_t l = 0; l < LANES; l++)
+            *maxima++ = l < n_block ? lane_maximum(x + begin + l, n_block - l) : -INFINITY;
+    }
+    for (size_t i = 0; i < n; i++)
+        all_finite = all_finite && isfinite(x[i]);
+    return all_finite;
+}
+
+static size_t select_at_least(int32_t *ids, float *values, const float *x, size_t n, float least, size_t first)
+{
+    size_t n_kept = 0;
+
+    for (size_t i = 0; i < n; i++)
+        if (x[i] >= least) {
+            ids[n_kept] = (int32_t)(first + i);
+            values[n_kept++] = x[i];
+        }
+    return n_kept;
+}
+
+static void weigh(float *weights, double sums[8], const float *x, size_t n, float best, float inverse)
+{
+    for (size_t i = 0; i < n; i++) {
+        weights[i] = v_weight((x[i] - best) * inverse);
+        sums[i < n / 8 * 8 ? i % 8 : 0] += (double)weights[i];
+    }
+}
+
 const struct kernels kernels_reference = {
     .name = "c",
     .prepare = {[WEIGHT_BF16] = prepare_bf16, [WEIGHT_Q8] = prepare_groups, [WEIGHT_Q4] = prepare_groups},
@@ -462,4 +505,7 @@ const struct kernels kernels_reference = {
     .attend = {[WEIGHT_F32] = attend_f32, [WEIGHT_F16] = attend_f16, [WEIGHT_BF16] = attend_bf16},
     .arg_max = arg_max,
     .log_sum_exp = log_sum_exp,
+    .block_maxima = block_maxima,
+    .select_at_least = select_at_least,
+    .weigh = weigh,
 };

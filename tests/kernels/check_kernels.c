@@ -283,8 +283,65 @@ static void check_vocabulary(const struct kernels *reference, const struct kerne
     }
 }
 
+enum { MOST_LOGITS = 1 << 18 };
+
+static void check_block_maxima(const struct kernels *reference, const struct kernels *set, float *x, size_t n)
+{
+    static float maxima[2][MOST_LOGITS / KERNELS_BLOCK * KERNELS_LANES];
+    static const float wrong[] = {NAN, INFINITY, -INFINITY};
+    memset(maxima, 0xa5, sizeof maxima);
+    bool is_finite = reference->block_maxima(maxima[0], x, n);
+    check(is_finite == set->block_maxima(maxima[1], x, n), set->name, "block_maxima", "another answer");
+    check(memcmp(maxima[0], maxima[1], sizeof *maxima) == 0, set->name, "block_maxima", "other maxima");
+    float *somewhere = &x[random_between(0, n - 1)], before = *somewhere;
+    *somewhere = wrong[random_between(0, 2)];
+    check(!set->block_maxima(maxima[1], x, n), set->name, "block_maxima", "takes what is not finite");
+    *somewhere = before;
+}
+
+static void check_select(const struct kernels *reference, const struct kernels *set, const float *x, size_t n, float least)
+{
+    static int32_t ids[2][MOST_LOGITS];
+    static float values[2][MOST_LOGITS];
+    size_t first = random_between(0, 1000), n_kept = reference->select_at_least(ids[0], values[0], x, n, least, first);
+    size_t n_other = set->select_at_least(ids[1], values[1], x, n, least, first);
+    check(n_kept == n_other && memcmp(ids[0], ids[1], n_kept * sizeof **ids) == 0 &&
+              memcmp(values[0], values[1], n_kept * sizeof **values) == 0,
+          set->name, "select_at_least", "others");
+}
+
+static void check_weigh(const struct kernels *reference, const struct kernels *set, const float *x, size_t n, float best)
+{
+    static float weights[2][MOST_LOGITS];
+    double sums[2][8] = {{1, 2, 3, 4, 5, 6, 7, 1e-9}};
+    float inverse = random_between(0, 3) ? 1.0f + random_float() : 1e6f;
+    memcpy(sums[1], sums[0], sizeof *sums);
+    memcpy(weights[1], x, n * sizeof *x);
+    reference->weigh(weights[0], sums[0], x, n, best, inverse);
+    set->weigh(weights[1], sums[1], weights[1], n, best, inverse);
+    check(memcmp(weights[0], weights[1], n * sizeof **weights) == 0, set->name, "weigh", "other weights");
+    check(memcmp(sums[0], sums[1], sizeof *sums) == 0, set->name, "weigh", "other sums");
+}
+
+static void check_choice(const struct kernels *reference, const struct kernels *set)
+{
+    for (size_t i = 0; i < 400; i++) {
+        enum values kind = (enum values)random_between(0, N_VALUES - 1);
+        size_t n = i < 200 ? i + 1 : i < 380 ? random_between(1, 3 * KERNELS_BLOCK) : random_between(1, MOST_LOGITS);
+        float *x = edge_floats(0, n, kind), best = x[reference->arg_max(x, n)];
+        check_block_maxima(reference, set, x, n);
+        check_select(reference, set, x, n, x[random_between(0, n - 1)]);
+        check_select(reference, set, x, n, best);
+        check_select(reference, set, x, n, -INFINITY);
+        check_weigh(reference, set, x, n, best);
+        x[random_between(0, n - 1)] = -INFINITY; /* what is banned */
+        check_weigh(reference, set, x, n, best);
+    }
+}
+
 static void check_set(const struct kernels *reference, const struct kernels *set)
 {
+    check_choice(reference, set);
     check_shrink(reference, set);
     check_expand(reference, set);
     check_widen(reference, set);
@@ -502,8 +559,37 @@ static void known_vocabulary(const struct kernels *set)
     check(set->log_sum_exp(x, N) == 800.0f, set->name, "log_sum_exp", "does not bear large values");
 }
 
+static void known_choice(const struct kernels *set)
+{
+    enum { N = KERNELS_BLOCK + 40 };
+    float x[N], maxima[2 * KERNELS_LANES], values[N], weights[N];
+    int32_t ids[N];
+    double sums[8] = {0}, total = 0, exact = 0;
+
+    for (size_t i = 0; i < N; i++)
+        x[i] = -1.0f - (float)(i % 7);
+    x[33] = 2.0f, x[KERNELS_BLOCK + 35] = -0.0f;
+    check(set->block_maxima(maxima, x, N) && maxima[1] == 2.0f && maxima[KERNELS_LANES + 3] == 0.0f && maxima[0] == -1.0f,
+          set->name, "block_maxima", "not the largest");
+    check(set->select_at_least(ids, values, x, N, 0.0f, 5) == 2 && ids[0] == 38 && ids[1] == KERNELS_BLOCK + 40 && values[0] == 2.0f,
+          set->name, "select_at_least", "not those two");
+    set->weigh(weights, sums, x, N, 2.0f, 0.75f);
+    for (size_t i = 0; i < N; i++) {
+        double wanted = exp(((double)x[i] - 2) * 0.75);
+        check(near((double)weights[i] / wanted, 1, 3e-7), set->name, "weigh", "far from double");
+        exact += wanted;
+    }
+    for (size_t i = 0; i < 8; i++)
+        total += sums[i];
+    check(near(total / exact, 1, 3e-7), set->name, "weigh", "sums far from double");
+    const float far[2] = {-86.9f, -87.1f};
+    set->weigh(weights, sums, far, 2, 0.0f, 1.0f);
+    check(weights[0] > 0x1p-126f && weights[1] == 0.0f, set->name, "weigh", "does not end at e^-87");
+}
+
 static void known_values(const struct kernels *set)
 {
+    known_choice(set);
     known_products(set);
     known_halves(set);
     known_roundings(set, WEIGHT_F16, 0x7c00);
