@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "engine/random.h"
 #include "support/check.h"
+#include "support/naive_sampler.h"
 
 static const struct kernels *kernels;
 
@@ -388,6 +389,103 @@ static void penalties_see_the_prompt_only_for_repetition(void **state)
     sampler_destroy(sampler);
 }
 
+/* ---- the same tokens as in the plainest way ---- */
+
+/* Logits whose values repeat, so that filters cut among equals. */
+static float *coarse_logits(size_t n, uint64_t seed, double width, double grain)
+{
+    float *logits = random_logits(n, seed, width);
+    for (size_t i = 0; i < n; i++)
+        logits[i] = (float)(round((double)logits[i] / grain) * grain);
+    return logits;
+}
+
+static void compare_draws(const struct naive_sampler *naive, size_t n_draws, float *(*make_logits)(size_t n, uint64_t seed))
+{
+    int32_t output[64], prompt[] = {3, 5, 3, (int32_t)naive->n_vocab - 1}, banned[] = {0, 7};
+    struct naive_sampler expected = *naive;
+    expected.prompt = prompt, expected.n_prompt = 4, expected.output = output;
+    struct sampler *sampler = make(naive->sampling, prompt, 4, naive->n_vocab);
+    assert_true(n_draws <= 64);
+    for (size_t i = 0; i < n_draws; i++) {
+        float *logits = make_logits(naive->n_vocab, i);
+        size_t n_banned = naive->n_vocab > 20 ? i % 3 : 0;
+        output[i] = sampler_draw(sampler, logits, banned, n_banned);
+        assert_int_equal(output[i], naive_sampler_draw(&expected, logits, banned, n_banned));
+        sampler_accept(sampler, output[i]);
+        expected.n_output++;
+        free(logits);
+    }
+    sampler_destroy(sampler);
+}
+
+static float *wide(size_t n, uint64_t seed)
+{
+    return random_logits(n, seed, 30);
+}
+static float *flat(size_t n, uint64_t seed)
+{
+    return random_logits(n, seed, 2);
+}
+static float *repeating(size_t n, uint64_t seed)
+{
+    return coarse_logits(n, seed, 12, 0.5);
+}
+static float *equal(size_t n, uint64_t seed)
+{
+    return coarse_logits(n, seed, 1e-3, 1);
+}
+static float *huge(size_t n, uint64_t seed)
+{
+    return random_logits(n, seed, 6e38);
+}
+
+static void every_filter_draws_the_same_tokens_as_the_plainest_way(void **state)
+{
+    static float *(*const shapes[])(size_t n, uint64_t seed) = {wide, flat, repeating, equal, huge};
+    static const size_t sizes[] = {1, 2, 17, 1023, 1024, 1025, 3000}, top_ks[] = {0, 1, 3, 40, 900, 5000};
+    static const double temperatures[] = {0, 1e-9, 0.4, 1, 3}, top_ps[] = {1e-9, 0.3, 0.95, 0.999999, 1};
+    static const double min_ps[] = {0, 1e-40, 1e-12, 0.02, 1};
+    const struct lorad_logit_bias bias[] = {{0, 3}, {0, -1.5f}};
+    size_t n = 0;
+    (void)state;
+    for (size_t t = 0; t < 5; t++)
+        for (size_t k = 0; k < 6; k++)
+            for (size_t p = 0; p < 5; p++)
+                for (size_t m = 0; m < 5; m++, n++) {
+                    struct naive_sampler naive = {.sampling = plain, .n_vocab = sizes[n % 7]};
+                    naive.sampling.seed = n;
+                    naive.sampling.temperature = temperatures[t], naive.sampling.top_k = top_ks[k];
+                    naive.sampling.top_p = top_ps[p], naive.sampling.min_p = min_ps[m];
+                    if (n % 4 == 1)
+                        naive.sampling.repetition_penalty = 1.3, naive.sampling.frequency_penalty = 0.2;
+                    if (n % 4 == 2)
+                        naive.sampling.presence_penalty = -0.7;
+                    if (n % 3 == 1)
+                        naive.sampling.logit_bias = bias, naive.sampling.n_logit_bias = 2;
+                    if (naive.n_vocab < 6)
+                        naive.sampling.repetition_penalty = 1, naive.sampling.frequency_penalty = naive.sampling.presence_penalty = 0;
+                    compare_draws(&naive, 6, shapes[n / 7 % 5]);
+                }
+}
+
+static void a_whole_vocabulary_gives_the_same_tokens_too(void **state)
+{
+    static const struct lorad_sampling ways[] = {
+        {.temperature = 0}, {.temperature = 0.8}, {.temperature = 2.5}, {.top_k = 40, .temperature = 0.8},
+        {.top_k = 40, .top_p = 0.95, .temperature = 0.8}, {.top_p = 0.95, .temperature = 0.8}, {.top_p = 0.95, .temperature = 4},
+        {.top_p = 0.5, .temperature = 100}, {.min_p = 0.05, .temperature = 1}, {.top_k = 3000, .top_p = 0.9, .temperature = 1.5}};
+    (void)state;
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        struct naive_sampler naive = {.sampling = ways[i], .n_vocab = 151936};
+        naive.sampling.repetition_penalty = i % 2 ? 1.1 : 1;
+        naive.sampling.top_p = ways[i].top_p > 0 ? ways[i].top_p : 1;
+        naive.sampling.seed = 11 + i;
+        compare_draws(&naive, 3, wide);
+        compare_draws(&naive, 3, repeating);
+    }
+}
+
 /* ---- log-probabilities ---- */
 
 static void logprobs_are_those_of_log_softmax_best_first(void **state)
@@ -437,6 +535,8 @@ int main(void)
         cmocka_unit_test(banned_tokens_never_come),
         cmocka_unit_test(numbers_that_are_not_finite_are_noticed_wherever_they_are),
         cmocka_unit_test(penalties_see_the_prompt_only_for_repetition),
+        cmocka_unit_test(every_filter_draws_the_same_tokens_as_the_plainest_way),
+        cmocka_unit_test(a_whole_vocabulary_gives_the_same_tokens_too),
         cmocka_unit_test(logprobs_are_those_of_log_softmax_best_first),
     };
     kernels = kernels_select(cpu_detect_features(), getenv("LORAD_CPU"), NULL);
