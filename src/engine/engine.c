@@ -220,6 +220,27 @@ static void set_limits(struct engine *engine)
         .n_vocab = n_vocab, .context = options->context, .has_text = options->tokenizer != NULL};
 }
 
+static bool create_scratches(struct engine *engine, struct error *err)
+{
+    size_t n_threads = pool_n_threads(engine->options.pool);
+    engine->scratches = calloc(n_threads, sizeof(struct sampler_scratch *));
+    if (!engine->scratches)
+        return error_no_memory(err);
+    for (size_t i = 0; i < n_threads; i++) {
+        engine->scratches[i] = sampler_scratch_create(engine->options.model->config.n_vocab, err);
+        if (!engine->scratches[i])
+            return false;
+    }
+    return true;
+}
+
+static void destroy_scratches(struct engine *engine)
+{
+    for (size_t i = 0; engine->scratches && i < pool_n_threads(engine->options.pool); i++)
+        sampler_scratch_destroy(engine->scratches[i]);
+    free(engine->scratches);
+}
+
 static bool create_parts(struct engine *engine, struct error *err)
 {
     const struct engine_options *options = &engine->options;
@@ -227,15 +248,14 @@ static bool create_parts(struct engine *engine, struct error *err)
     engine->load_views = calloc(engine->max_sequences + 1, sizeof *engine->load_views);
     if (!engine->loads || !engine->load_views)
         return error_no_memory(err);
-    engine->tools.scratch = sampler_scratch_create(options->model->config.n_vocab, err);
-    engine->inbox = engine->tools.scratch ? inbox_create(err) : NULL;
+    engine->inbox = inbox_create(err);
     engine->kv = engine->inbox ? kv_create(options->model, options->kv_type, options->kv_memory, options->context, err) : NULL;
     engine->tools.prefix = engine->kv ? prefix_create(engine->kv, err) : NULL;
     if (!engine->tools.prefix)
         return false;
     stats_set(&engine->stats.kv_blocks_available, prefix_n_available(engine->tools.prefix));
     engine->forward = forward_create(options->model, options->pool, engine->kv, options->context, err);
-    return engine->forward != NULL;
+    return engine->forward && create_scratches(engine, err);
 }
 
 static bool start_thread(struct engine *engine, struct error *err)
@@ -296,7 +316,7 @@ void engine_destroy(struct engine *engine)
     free(engine->loads);
     free(engine->load_views);
     inbox_unref(engine->inbox);
-    sampler_scratch_destroy(engine->tools.scratch);
+    destroy_scratches(engine);
     buffer_finish(&engine->tools.piece);
     arena_finish(&engine->arena);
     free(engine);

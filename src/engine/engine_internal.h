@@ -23,6 +23,7 @@ struct engine {
     struct kv *kv;
     struct forward *forward;
     struct sequence_tools tools;
+    struct sampler_scratch **scratches; /* one for each thread of the pool */
     struct stats stats;
     pthread_t thread;
     bool has_thread;

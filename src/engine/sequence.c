@@ -96,10 +96,7 @@ bool sequence_begin(struct sequence *sequence, const struct sequence_tools *tool
         return false;
     sequence->sampler = sampler_create(&request->sampling, request->prompt, request->n_prompt,
                                        tools->model->config.n_vocab, tools->model->kernels, err);
-    if (!sequence->sampler)
-        return false;
-    sampler_use_scratch(sequence->sampler, tools->scratch);
-    return true;
+    return sequence->sampler != NULL;
 }
 
 void sequence_use_view(struct sequence *sequence, struct view *view)
@@ -223,20 +220,44 @@ static bool fail_not_finite(struct error *err)
     return error_set(err, ERROR_INTERNAL, NULL, "the model's logits are not finite numbers");
 }
 
-/* Row i holds the logits after the prompt's token first + i. */
-static bool take_prompt_rows(struct sequence *sequence, const struct model *model, size_t first, size_t n_tokens,
-                             const float *logits, struct error *err)
+/* The row after the prompt's token next - 1. An id of -1 says that it is not finite. */
+static void read_prompt_row(struct sequence *sequence, const struct model *model, size_t next, const float *row)
 {
     const struct engine_request *request = sequence->request;
     size_t n_vocab = model->config.n_vocab;
-    for (size_t i = 0; i < n_tokens && first + i + 1 < request->n_prompt; i++) {
-        const float *row = logits + i * n_vocab;
-        size_t next = first + i + 1;
-        if (!sampler_is_finite(row, n_vocab))
+    struct lorad_token *out = &sequence->prompt_tokens[next];
+    if (sampler_is_finite(row, n_vocab))
+        sampler_logprobs(model->kernels, row, n_vocab, request->prompt[next], (size_t)request->prompt_logprobs, out);
+    else
+        out->id = -1;
+}
+
+static void draw(struct sequence *sequence, const struct model *model, const float *row, struct sampler_scratch *scratch)
+{
+    const struct engine_request *request = sequence->request;
+    size_t n_banned = n_generated(sequence) < request->min_tokens ? sequence->n_banned : 0;
+    sampler_use_scratch(sequence->sampler, scratch);
+    struct lorad_token token = {.id = sampler_draw(sequence->sampler, row, sequence->banned, n_banned), .logprob = NAN};
+    if (token.id >= 0 && request->logprobs >= 0)
+        sampler_logprobs(model->kernels, row, model->config.n_vocab, token.id, (size_t)request->logprobs, &token);
+    sequence->drawn = token;
+}
+
+void sequence_read_row(struct sequence *sequence, const struct model *model, size_t n_tokens, size_t row, const float *logits,
+                       struct sampler_scratch *scratch)
+{
+    bool is_last = row + 1 == n_tokens && n_tokens == sequence_n_pending(sequence);
+    if (is_last || !sequence_wants_prompt_logprobs(sequence))
+        draw(sequence, model, logits, scratch);
+    else
+        read_prompt_row(sequence, model, sequence->n_done + row + 1, logits);
+}
+
+static bool check_prompt_rows(const struct sequence *sequence, size_t first, size_t n_tokens, struct error *err)
+{
+    for (size_t next = first + 1; next <= first + n_tokens && next < sequence->request->n_prompt; next++)
+        if (sequence->prompt_tokens[next].id < 0)
             return fail_not_finite(err);
-        sampler_logprobs(model->kernels, row, n_vocab, request->prompt[next], (size_t)request->prompt_logprobs,
-                         &sequence->prompt_tokens[next]);
-    }
     return true;
 }
 
@@ -308,28 +329,21 @@ static void count_token(struct sequence *sequence, struct stats *stats, uint64_t
     stats_add(&stats->completion_tokens, 1);
 }
 
-static bool generate(struct sequence *sequence, struct sequence_tools *tools, const float *row, uint64_t now_us,
-                     struct error *err)
+static bool generate(struct sequence *sequence, struct sequence_tools *tools, uint64_t now_us, struct error *err)
 {
-    const struct engine_request *request = sequence->request;
-    const struct model *model = tools->model;
-    size_t n_banned = n_generated(sequence) < request->min_tokens ? sequence->n_banned : 0;
-    int32_t drawn = sampler_draw(sequence->sampler, row, sequence->banned, n_banned);
-    struct lorad_token token = {.id = drawn, .logprob = NAN};
+    int32_t drawn = sequence->drawn.id;
     bool is_shown;
     if (drawn < 0)
         return fail_not_finite(err);
     sampler_accept(sequence->sampler, drawn);
     sequence->tokens[sequence->n_known++] = drawn;
-    if (request->logprobs >= 0)
-        sampler_logprobs(model->kernels, row, model->config.n_vocab, drawn, (size_t)request->logprobs, &token);
 
-    judge(sequence, &model->generation, drawn, &is_shown);
+    judge(sequence, &tools->model->generation, drawn, &is_shown);
     buffer_clear(&tools->piece);
     if (is_shown && !detokenize(sequence, tools, drawn, err))
         return false;
     count_token(sequence, tools->stats, now_us);
-    return stream_push_token(sequence->stream, &token, buffer_text(&tools->piece), tools->piece.n_bytes) ||
+    return stream_push_token(sequence->stream, &sequence->drawn, buffer_text(&tools->piece), tools->piece.n_bytes) ||
            error_no_memory(err);
 }
 
@@ -343,12 +357,10 @@ static size_t count_new(struct sequence *sequence, struct stats *stats)
     return n_new;
 }
 
-bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tools, size_t n_tokens, const float *logits,
-                          uint64_t now_us, uint64_t *n_served_out, struct error *err)
+bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tools, size_t n_tokens, uint64_t now_us,
+                          uint64_t *n_served_out, struct error *err)
 {
-    size_t n_outputs = sequence_n_outputs(sequence, n_tokens), first = sequence->n_done;
-    if (sequence_wants_prompt_logprobs(sequence) &&
-        !take_prompt_rows(sequence, tools->model, first, n_tokens, logits, err))
+    if (sequence_wants_prompt_logprobs(sequence) && !check_prompt_rows(sequence, sequence->n_done, n_tokens, err))
         return false;
     sequence->n_done += n_tokens;
     *n_served_out = sequence->n_done > sequence->n_most ? count_new(sequence, tools->stats) : 0;
@@ -359,7 +371,7 @@ bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tool
         return false;
     if (sequence->max_tokens > 0) {
         *n_served_out += SERVICE_OF_OUTPUT;
-        return generate(sequence, tools, logits + (n_outputs - 1) * tools->model->config.n_vocab, now_us, err);
+        return generate(sequence, tools, now_us, err);
     }
     sequence->first_us = sequence->last_us = now_us;
     finish(sequence, LORAD_FINISH_LENGTH);

@@ -20,7 +20,6 @@ struct sequence_tools {
     const struct model *model;
     const struct tokenizer *tokenizer; /* NULL: no text */
     struct prefix *prefix;
-    struct sampler_scratch *scratch;
     struct buffer piece; /* a token's text on its way to the stream */
     struct stats *stats;
 };
@@ -61,6 +60,9 @@ struct sequence {
     size_t n_cached, n_preemptions;    /* as in lorad_usage */
     uint64_t began_us, first_us, last_us; /* first computation, first and last token; 0: not yet */
 
+    /* From sequence_read_row to sequence_take_logits: the next token, with its log-probabilities when they are wanted; -1: there is none. */
+    struct lorad_token drawn;
+
     /* Set by sequence_take_logits when there is nothing more to compute. */
     bool has_ended;
     enum lorad_finish finish;
@@ -95,10 +97,15 @@ size_t sequence_n_outputs(const struct sequence *sequence, size_t n_tokens);
 /* The sequence_n_pending next ones. */
 const int32_t *sequence_next_tokens(const struct sequence *sequence);
 
-/* The next `n_tokens` were computed: `logits` has sequence_n_outputs rows. Publishes what follows; *n_served_out: tokens of the prompt and
+/* The next `n_tokens` were computed, which gives sequence_n_outputs rows of logits. Each of them is read, by any thread with a scratch of its
+   own, several at a time if you like: log-probabilities, or the next token. */
+void sequence_read_row(struct sequence *sequence, const struct model *model, size_t n_tokens, size_t row, const float *logits,
+                       struct sampler_scratch *scratch);
+
+/* When all of them were read: publishes what follows; *n_served_out: tokens of the prompt and
    generated ones, weighed as the fair queue counts them. False: the sequence has failed. */
-bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tools, size_t n_tokens, const float *logits,
-                          uint64_t now_us, uint64_t *n_served_out, struct error *err) MUST_USE;
+bool sequence_take_logits(struct sequence *sequence, struct sequence_tools *tools, size_t n_tokens, uint64_t now_us,
+                          uint64_t *n_served_out, struct error *err) MUST_USE;
 
 /* Gives back its blocks, publishes END, frees. `error_message`: of FINISH_ERROR; else NULL. */
 void sequence_end(struct sequence *sequence, struct sequence_tools *tools, enum lorad_finish finish,

@@ -133,22 +133,57 @@ static void report_gains(struct engine *engine, const struct step *step)
 
 /* ---- what came out ---- */
 
-static void hand_out(struct engine *engine, const struct step *step, const float *logits, uint64_t now_us)
+/* Rows of logits on their way to what they say: each is read alone, so it does not matter by which thread. */
+struct row {
+    struct sequence *sequence;
+    size_t n_tokens, index;
+};
+struct reading {
+    const struct engine *engine;
+    const struct row *rows;
+    const float *logits;
+};
+
+static void read_row(void *context, size_t part, size_t n_parts, size_t thread)
 {
-    size_t n_vocab = engine->options.model->config.n_vocab;
+    const struct reading *reading = context;
+    const struct model *model = reading->engine->options.model;
+    const struct row *row = &reading->rows[part];
+    (void)n_parts;
+    sequence_read_row(row->sequence, model, row->n_tokens, row->index, reading->logits + part * model->config.n_vocab,
+                      reading->engine->scratches[thread]);
+}
+
+static bool read_logits(struct engine *engine, const struct step *step, const float *logits)
+{
+    struct row *rows = arena_allocate_array(&engine->arena, step->batch.n_outputs, sizeof *rows);
+    struct reading reading = {engine, rows, logits};
+    size_t n = 0;
+    if (!rows)
+        return false;
     for (size_t i = 0; i < step->plan.n_parts; i++) {
         struct sequence *sequence = sequence_of(step, i);
         size_t n_tokens = step->plan.parts[i].n_tokens, n_outputs = sequence_n_outputs(sequence, n_tokens);
+        for (size_t j = 0; j < n_outputs; j++)
+            rows[n++] = (struct row){sequence, n_tokens, j};
+    }
+    pool_run(engine->options.pool, read_row, &reading, n);
+    return true;
+}
+
+static void hand_out(struct engine *engine, const struct step *step, uint64_t now_us)
+{
+    for (size_t i = 0; i < step->plan.n_parts; i++) {
+        struct sequence *sequence = sequence_of(step, i);
         uint64_t n_served;
         struct error err;
-        if (!sequence_take_logits(sequence, &engine->tools, n_tokens, logits, now_us, &n_served, &err)) {
+        if (!sequence_take_logits(sequence, &engine->tools, step->plan.parts[i].n_tokens, now_us, &n_served, &err)) {
             engine_end_sequence(engine, sequence, LORAD_FINISH_ERROR, err.message);
         } else {
             queue_charge(&sequence->item, n_served);
             if (sequence->has_ended)
                 engine_end_sequence(engine, sequence, sequence->finish, NULL);
         }
-        logits += n_outputs * n_vocab;
     }
 }
 
@@ -187,7 +222,10 @@ bool engine_step(struct engine *engine)
     uint64_t now_us = clock_now_us();
     count_step(&engine->stats, &step.batch, now_us - began_us);
     report_gains(engine, &step);
-    hand_out(engine, &step, logits, now_us);
+    if (read_logits(engine, &step, logits))
+        hand_out(engine, &step, now_us);
+    else
+        fail_parts(engine, &step, "no memory");
     return true;
 }
 
@@ -196,5 +234,5 @@ size_t engine_step_bytes(const struct engine *engine)
 {
     size_t per_sequence = sizeof(struct scheduler_entry) + sizeof(struct sequence *) + 2 * sizeof(struct scheduler_part) +
                           sizeof(struct batch_sequence);
-    return engine->max_sequences * per_sequence + engine->options.max_batch_tokens * (sizeof(int32_t) + sizeof(size_t)) + 4096;
+    return engine->max_sequences * per_sequence + engine->options.max_batch_tokens * (sizeof(int32_t) + sizeof(size_t) + sizeof(struct row)) + 4096;
 }
