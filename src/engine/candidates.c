@@ -203,19 +203,19 @@ static bool find_edge(const struct set *set, double full, size_t lowest, double 
     for (; edge.bucket > lowest && edge.above + masses[edge.bucket] < full; edge.bucket--)
         edge.above += masses[edge.bucket];
     bool is_full = lowest == 0 || edge.above + masses[edge.bucket] >= full;
-    for (size_t i = 0; i < set->n; i++)
+    if (set->n > N_BUCKETS / 8)
+        memset(masses, 0, N_BUCKETS * sizeof *masses);
+    for (size_t i = 0; i < set->n && set->n <= N_BUCKETS / 8; i++)
         masses[bucket_of(set->weights[i])] = 0;
     *out = edge;
     return is_full;
 }
 
-/* Keeps the best token, and each one before which the better ones do not yet sum to `full`. */
+/* Keeps the best token, and each one before which the better ones do not yet sum to `full`. The set has those of the edge's bucket and better
+   ones, by their ids. */
 static void keep_nucleus(struct set *set, double full, struct edge edge)
 {
-    size_t n = 0, n_edge = 0;
-    for (size_t i = 0; i < set->n; i++)
-        if (bucket_of(set->weights[i]) >= edge.bucket)
-            swap(set, i, n++);
+    size_t n = set->n, n_edge = 0;
     for (size_t i = 0; i < n; i++)
         if (bucket_of(set->weights[i]) == edge.bucket)
             swap(set, i, n_edge++);
@@ -235,17 +235,29 @@ static void keep_nucleus(struct set *set, double full, struct edge edge)
     set->total = sum(set->weights, set->n);
 }
 
-/* Of all tokens, whose weights and their total are known. */
+/* The least weight of a bucket. */
+static float floor_of(size_t bucket)
+{
+    uint32_t bits = (uint32_t)bucket << 16;
+    float weight;
+    memcpy(&weight, &bits, sizeof weight);
+    return weight;
+}
+
+/* Of all tokens, whose weights and their total are known. Large weights often suffice; those that are not less than the missing share of the
+   mean do so always, but for rounding. */
 static struct set find_nucleus(const struct logits *logits, double top_p, double total, struct candidates_room *room)
 {
-    static const float LEAST[] = {0x1p-8f, 0x1p-16f, 0x1p-32f, 0.0f}; /* each the lowest of its bucket */
     double full = top_p * total;
+    float enough = (float)((1 - top_p) * total / (double)logits->n);
+    const size_t lowest[] = {size_max(bucket_of(0x1p-8f), bucket_of(enough)), bucket_of(enough), 0};
     struct set set = {room->ids, room->picked, 0, 0};
     struct edge edge;
     size_t step = 0;
     do
-        set.n = logits->kernels->select_at_least(set.ids, set.weights, room->weights, logits->n, LEAST[step], 0);
-    while (!find_edge(&set, full, bucket_of(LEAST[step++]), room->masses, &edge));
+        set.n = logits->kernels->select_at_least(set.ids, set.weights, room->weights, logits->n, floor_of(lowest[step]), 0);
+    while (!find_edge(&set, full, lowest[step++], room->masses, &edge));
+    set.n = logits->kernels->select_at_least(set.ids, set.weights, room->weights, logits->n, floor_of(edge.bucket), 0);
     keep_nucleus(&set, full, edge);
     return set;
 }
@@ -263,8 +275,11 @@ static struct candidates filter(struct set *set, const struct lorad_sampling *sa
     if (sampling->min_p > 0)
         keep_at_least(set, (float)sampling->min_p);
     set->total = sum(set->weights, set->n);
-    if (sampling->top_p < 1 && find_edge(set, sampling->top_p * set->total, 0, room->masses, &edge))
+    if (sampling->top_p < 1) {
+        find_edge(set, sampling->top_p * set->total, 0, room->masses, &edge);
+        keep_at_least(set, floor_of(edge.bucket));
         keep_nucleus(set, sampling->top_p * set->total, edge);
+    }
     return candidates_of(set);
 }
 
