@@ -29,6 +29,8 @@
 
 enum {
     MOST_WIDE = PANEL_ROWS / PANEL_LANES,
+    MOST_TOKENS = 8, /* of a tile */
+    UNROLL = 4,
     CHUNK_BYTES = 256 * 1024, /* of weights, while several tiles of tokens pass */
     STREAM_AHEAD = 4096       /* bytes to fetch before they are wanted when weights pass once */
 };
@@ -43,8 +45,8 @@ struct panel_tile {
     size_t x_stride;
     size_t n_groups;           /* of a prepared row */
     size_t begin, end;         /* steps: inputs, pairs or groups */
-    size_t ahead;              /* bytes from a step's weights to those that will be wanted then */
-    size_t ahead_first, ahead_end; /* which vectors of a step are this tile's to fetch */
+    const char *next, *next_end; /* weights that will be wanted then, the tile's to fetch in one go: so the hardware sees a stream */
+    size_t next_lines;         /* of them with each step of groups, or each UNROLL steps of elements */
 };
 
 typedef void panel_tile_function(const struct panel_tile *tile);
@@ -71,6 +73,14 @@ KERNELS_ALWAYS_INLINE void panel_store_sums(const struct panel_tile *tile, size_
         v_store(at, sums);
     else
         v_store_some(at, sums, left);
+}
+
+KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_bytes)
+{
+    const char *end = next + n_bytes;
+    for (; next < end; next += 64)
+        __builtin_prefetch(next, 0, 2);
+    return end;
 }
 
 /* How a type's products are made. */
@@ -106,20 +116,36 @@ struct panel_run {
     size_t x_stride, n_tokens;
 };
 
-/* Steps [begin, end) of one panel for all tokens; `next` is what will be wanted then, `distance` bytes on. */
+/* Which of the bytes that are wanted after a chunk each of its tiles fetches. */
+struct panel_share {
+    const char *next;
+    size_t n_bytes, n_tiles, n_calls; /* n_calls: of panel_fetch in each tile */
+};
+
+KERNELS_ALWAYS_INLINE void panel_set_share(struct panel_tile *tile, const struct panel_share *share, size_t i)
+{
+    size_t n_lines = (share->n_bytes + 63) / 64, first = i * n_lines / share->n_tiles, end = (i + 1) * n_lines / share->n_tiles;
+    tile->next = share->next + first * 64;
+    tile->next_end = share->next + end * 64;
+    tile->next_lines = (end - first + share->n_calls - 1) / share->n_calls;
+}
+
+/* Steps [begin, end) of one panel for all tokens. */
 static void panel_chunk(const struct panel_run *run, const char *panel, size_t n_rows, size_t begin, size_t end, size_t distance)
 {
     const struct panel_plan *plan = &run->plan;
     size_t n_vectors = panel_width(n_rows) / PANEL_LANES;
     size_t n_tiles = (run->n_tokens + plan->most_tokens - 1) / plan->most_tokens, n;
-    struct panel_tile tile = {.out_stride = run->out_stride, .x_stride = run->x_stride, .begin = begin, .end = end, .ahead = distance,
-                              .panel = panel, .n_panel_vectors = n_vectors,
-                              .step_bytes = panel_step_bytes(plan->type, n_vectors),
+    size_t step_bytes = panel_step_bytes(plan->type, n_vectors), n_steps = end - begin;
+    struct panel_tile tile = {.out_stride = run->out_stride, .x_stride = run->x_stride, .begin = begin, .end = end,
+                              .panel = panel, .n_panel_vectors = n_vectors, .step_bytes = step_bytes,
                               .n_groups = (run->n_in + PACK_GROUP - 1) / PACK_GROUP};
+    struct panel_share share = {.next = panel + begin * step_bytes + distance, .n_bytes = n_steps * step_bytes, .n_tiles = n_tiles,
+                                .n_calls = plan->step_inputs < PACK_GROUP ? n_steps / UNROLL + 1 : n_steps};
     for (size_t i = 0, t = 0; i < n_tiles; i++, t += n) {
         n = (run->n_tokens - t + n_tiles - i - 1) / (n_tiles - i); /* 8 tokens are 4 and 4, not 6 and 2 */
-        size_t first = i * n_vectors / n_tiles, last = (i + 1) * n_vectors / n_tiles;
         tile.x = run->x + t * run->x_stride;
+        panel_set_share(&tile, &share, i);
         for (size_t v = 0, wide; v < n_vectors; v += wide) {
             wide = plan->wide[n - 1];
             bool is_wide = v + wide <= n_vectors;
@@ -127,9 +153,8 @@ static void panel_chunk(const struct panel_run *run, const char *panel, size_t n
             tile.out = run->out + t * run->out_stride + v * PANEL_LANES;
             tile.n_rows = n_rows - v * PANEL_LANES;
             tile.vector = v;
-            tile.ahead_first = first > v ? panel_least(first - v, wide) : 0;
-            tile.ahead_end = last > v ? panel_least(last - v, wide) : 0;
             plan->tiles[n - 1][is_wide ? 0 : 1](&tile);
+            tile.next_end = tile.next; /* by the first of a tile's tokens */
         }
     }
 }
@@ -177,53 +202,65 @@ static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
 #if defined(PANELS_ELEMENTS) || defined(PANELS_PAIRS)
 static const unsigned char wide_elements[] = WIDE_ELEMENTS;
 
+/* One step of a tile. */
+KERNELS_ALWAYS_INLINE void panel_step(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS], const char *w,
+                                      const char *x, size_t x_stride)
+{
+#if defined(PANELS_PAIRS)
+    if (type == WEIGHT_BF16) {
+        bits pairs[MOST_WIDE];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            pairs[v] = b_load(w + v * 64);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            bits pair = b_repeat(x + t * x_stride);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                acc[v][t] = v_add_pairs(acc[v][t], pairs[v], pair);
+        }
+        return;
+    }
+#endif
+#if defined(PANELS_ELEMENTS)
+    vec weights[MOST_WIDE];
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++)
+        weights[v] = v_load_weights(type, w + v * panel_vector_bytes(type));
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++) {
+        float value;
+        memcpy(&value, x + t * x_stride, sizeof value);
+        vec factor = v_set(value);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            acc[v][t] = v_fma(weights[v], factor, acc[v][t]);
+    }
+#endif
+}
+
+/* Steps are made by fours: what is not arithmetic takes places where arithmetic could begin. */
 KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
 {
-    const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, ahead = tile->ahead, vector_bytes = panel_vector_bytes(type);
-    const size_t ahead_first = tile->ahead_first, ahead_end = tile->ahead_end;
-    const char *w = tile->panel + tile->begin * step_bytes + tile->vector * vector_bytes, *x = tile->x + tile->begin * 4, *end = tile->x + tile->end * 4;
-    vec acc[MOST_WIDE][8];
+    const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, next_bytes = tile->next_lines * 64;
+    const char *next = tile->next, *next_end = tile->next_end;
+    const char *w = tile->panel + tile->begin * step_bytes + tile->vector * panel_vector_bytes(type), *x = tile->x + tile->begin * 4, *end = tile->x + tile->end * 4;
+    vec acc[MOST_WIDE][MOST_TOKENS];
 
 #pragma GCC unroll 4
     for (size_t v = 0; v < n_vectors; v++)
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++)
             acc[v][t] = panel_load_sums(tile, v, t);
-    for (; x < end; x += 4, w += step_bytes) {
-        for (size_t v = ahead_first; v < ahead_end; v++)
-            __builtin_prefetch(w + ahead + v * vector_bytes, 0, 2);
-#if defined(PANELS_PAIRS)
-        if (type == WEIGHT_BF16) {
-            bits pairs[MOST_WIDE];
+    for (; end - x >= UNROLL * 4; x += UNROLL * 4, w += UNROLL * step_bytes) {
+        if (next < next_end)
+            next = panel_fetch(next, next_bytes);
 #pragma GCC unroll 4
-            for (size_t v = 0; v < n_vectors; v++)
-                pairs[v] = b_load(w + v * 64);
-#pragma GCC unroll 8
-            for (size_t t = 0; t < n_tokens; t++) {
-                bits pair = b_repeat(x + t * x_stride);
-#pragma GCC unroll 4
-                for (size_t v = 0; v < n_vectors; v++)
-                    acc[v][t] = v_add_pairs(acc[v][t], pairs[v], pair);
-            }
-            continue;
-        }
-#endif
-#if defined(PANELS_ELEMENTS)
-        vec weights[MOST_WIDE];
-#pragma GCC unroll 4
-        for (size_t v = 0; v < n_vectors; v++)
-            weights[v] = v_load_weights(type, w + v * vector_bytes);
-#pragma GCC unroll 8
-        for (size_t t = 0; t < n_tokens; t++) {
-            float value;
-            memcpy(&value, x + t * x_stride, sizeof value);
-            vec factor = v_set(value);
-#pragma GCC unroll 4
-            for (size_t v = 0; v < n_vectors; v++)
-                acc[v][t] = v_fma(weights[v], factor, acc[v][t]);
-        }
-#endif
+        for (size_t i = 0; i < UNROLL; i++)
+            panel_step(type, n_vectors, n_tokens, acc, w + i * step_bytes, x + i * 4, x_stride);
     }
+    for (; x < end; x += 4, w += step_bytes)
+        panel_step(type, n_vectors, n_tokens, acc, w, x, x_stride);
 #pragma GCC unroll 4
     for (size_t v = 0; v < n_vectors; v++)
 #pragma GCC unroll 8
@@ -296,7 +333,7 @@ static void prepare_groups(void *out, const float *x, size_t n)
 static const unsigned char wide_groups[] = WIDE_GROUPS;
 
 /* One quad of inputs for all of a tile. */
-KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][8], const bits weights[MOST_WIDE],
+KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][MOST_TOKENS], const bits weights[MOST_WIDE],
                                            const char *x, size_t x_stride)
 {
 #pragma GCC unroll 8
@@ -310,11 +347,12 @@ KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bi
 
 KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
 {
-    const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, ahead = tile->ahead, n_loads = panel_n_loads(type);
+    const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, n_loads = panel_n_loads(type);
     const size_t load_bytes = tile->n_panel_vectors * 64; /* all vectors of the panel side by side, load after load, then their scales */
-    const size_t ahead_first = tile->ahead_first, ahead_end = tile->ahead_end;
+    const size_t next_bytes = tile->next_lines * 64;
+    const char *next = tile->next, *next_end = tile->next_end;
     const char *x = tile->x, *scales = x + tile->n_groups * PACK_GROUP, *offsets = scales + tile->n_groups * 4;
-    vec acc[MOST_WIDE][8];
+    vec acc[MOST_WIDE][MOST_TOKENS];
 
 #pragma GCC unroll 4
     for (size_t v = 0; v < n_vectors; v++)
@@ -324,7 +362,9 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
     for (size_t g = tile->begin; g < tile->end; g++) {
         const char *group = tile->panel + g * step_bytes, *w = group + tile->vector * 64, *bytes = x + g * PACK_GROUP;
         const char *w_scales = group + n_loads * load_bytes + tile->vector * 32;
-        bits sums[MOST_WIDE][8];
+        bits sums[MOST_WIDE][MOST_TOKENS];
+        if (next < next_end)
+            next = panel_fetch(next, next_bytes);
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++) {
             bits offset = b_repeat(offsets + t * x_stride + g * 4);
@@ -335,8 +375,6 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
 #pragma GCC unroll 8
         for (size_t j = 0; j < n_loads; j++) {
             bits loaded[MOST_WIDE], weights[MOST_WIDE];
-            for (size_t v = ahead_first; v < ahead_end; v++)
-                __builtin_prefetch(w + ahead + j * load_bytes + v * 64, 0, 2);
 #pragma GCC unroll 4
             for (size_t v = 0; v < n_vectors; v++) {
                 loaded[v] = b_load(w + j * load_bytes + v * 64);
@@ -354,8 +392,6 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
 #pragma GCC unroll 4
         for (size_t v = 0; v < n_vectors; v++)
             scale[v] = v_load_weights(WEIGHT_BF16, w_scales + v * 32);
-        for (size_t v = ahead_first; v < ahead_end; v++)
-            __builtin_prefetch(w_scales + ahead + v * 32, 0, 2);
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++) {
             float value;
