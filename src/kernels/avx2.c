@@ -21,15 +21,21 @@ static inline bits b_add_quads(bits acc, bits w, bits x)
 {
     return BOTH_BITS(add_quads(acc.lo, w.lo, x.lo), add_quads(acc.hi, w.hi, x.hi));
 }
-static inline __m256 add_pairs(__m256 acc, __m256i w, __m256i x)
+static inline __m256 load_first(const void *p)
 {
-    const __m256i high = _mm256_set1_epi32((int)0xffff0000);
-    acc = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(w, high)), _mm256_castsi256_ps(_mm256_and_si256(x, high)), acc);
-    return _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(w, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)), acc);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p), 16));
 }
-static inline vec v_add_pairs(vec acc, bits w, bits x)
+static inline __m256 load_second(const void *p)
 {
-    return BOTH(add_pairs(acc.lo, w.lo, x.lo), add_pairs(acc.hi, w.hi, x.hi));
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p), _mm256_set1_epi32((int)0xffff0000)));
+}
+static inline vec v_load_first(const void *p)
+{
+    return BOTH(load_first(p), load_first((const char *)p + 32));
+}
+static inline vec v_load_second(const void *p)
+{
+    return BOTH(load_second(p), load_second((const char *)p + 32));
 }
 
 /* 16 registers: at most 12 of sums, the weights of two rows, one half of x. */

@@ -18,11 +18,13 @@ static inline bits b_add_quads(bits acc, bits w, bits x)
     bits pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), signed_x);
     return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
-static inline vec v_add_pairs(vec acc, bits w, bits x)
+static inline vec v_load_first(const void *p)
 {
-    const __m512i high = _mm512_set1_epi32((int)0xffff0000);
-    acc = v_fma(_mm512_castsi512_ps(_mm512_and_si512(w, high)), _mm512_castsi512_ps(_mm512_and_si512(x, high)), acc);
-    return v_fma(_mm512_castsi512_ps(_mm512_slli_epi32(w, 16)), _mm512_castsi512_ps(_mm512_slli_epi32(x, 16)), acc);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+static inline vec v_load_second(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
 }
 
 /* 32 registers: 24 of sums, the weights of four rows, one vector of x. A lone token waits for memory, and one

@@ -15,5 +15,6 @@ static inline vec v_add_pairs(vec acc, bits w, bits x)
 
 void kernels_use_avx512bf16(struct kernels *table)
 {
+    table->prepare[WEIGHT_BF16] = prepare_pairs;
     table->multiply_packed[WEIGHT_BF16] = multiply_bf16;
 }

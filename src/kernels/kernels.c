@@ -14,22 +14,23 @@
 static const struct {
     const char *name;
     unsigned needs; /* of enum cpu_features */
+    unsigned wants; /* to be chosen without being asked for: it would be slower than those before it */
     const struct kernels *table;
     void (*use[2])(struct kernels *table);
 } sets[] = {
-    {"c", 0, &kernels_reference, {0}},
+    {"c", 0, 0, &kernels_reference, {0}},
 #if defined(KERNELS_HAVE_AVX2)
-    {"avx2", CPU_AVX2, &kernels_avx2, {0}},
+    {"avx2", CPU_AVX2, 0, &kernels_avx2, {0}},
 #if defined(KERNELS_HAVE_AVXVNNI)
-    {"avxvnni", CPU_AVX2 | CPU_AVX_VNNI, &kernels_avx2, {kernels_use_avxvnni}},
+    {"avxvnni", CPU_AVX2 | CPU_AVX_VNNI, 0, &kernels_avx2, {kernels_use_avxvnni}},
 #endif
 #endif
 #if defined(KERNELS_HAVE_AVX512)
-    {"avx512", CPU_AVX512, &kernels_avx512, {0}},
+    {"avx512", CPU_AVX512, 0, &kernels_avx512, {0}},
 #if defined(KERNELS_HAVE_AVX512VNNI)
-    {"avx512vnni", CPU_AVX512 | CPU_AVX512_VNNI, &kernels_avx512, {kernels_use_avx512vnni}},
+    {"avx512vnni", CPU_AVX512 | CPU_AVX512_VNNI, 0, &kernels_avx512, {kernels_use_avx512vnni}},
 #if defined(KERNELS_HAVE_AVX512BF16)
-    {"avx512bf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16, &kernels_avx512,
+    {"avx512bf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16, CPU_AVX512_BF16_FAST, &kernels_avx512,
      {kernels_use_avx512vnni, kernels_use_avx512bf16}},
 #endif
 #endif
@@ -84,7 +85,7 @@ const struct kernels *kernels_select(unsigned features, const char *forced, stru
     for (size_t i = N_SETS; i-- > 0;) {
         if (!any && strcmp(sets[i].name, forced) != 0)
             continue;
-        if (can_run(i, features))
+        if (can_run(i, features) && (!any || (features & sets[i].wants) == sets[i].wants))
             return &tables[i];
         if (!any) {
             error_set(err, ERROR_BAD_INPUT, "cpu", "this CPU does not have the instruction set '%s'", forced);

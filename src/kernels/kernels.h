@@ -52,7 +52,7 @@ struct kernels {
     const char *name; /* "c", "avx2", "avx512", ...: for the log and /metrics */
 
     /* Makes a row of activations ready for `multiply_packed` of the type: activation_bytes(type, n_in) bytes at `out` (64-byte aligned).
-       bf16: rounded to bf16. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale rounded to integers; see pack.h.
+       bf16: rounded to bf16; how they lie is the set's own affair. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale rounded to integers; see pack.h.
        f32, f16: NULL, x is taken as it is. */
     void (*prepare[N_WEIGHT_TYPES])(void *out, const float *x, size_t n_in);
 

@@ -52,7 +52,7 @@ size_t packed_bytes(enum weight_type type, size_t n_out, size_t n_in)
 size_t activation_bytes(enum weight_type type, size_t n_in)
 {
     if (type == WEIGHT_BF16)
-        return align_up(n_in * 2, 64) | 64;
+        return align_up(n_in * 4, 64) | 64;
     return weight_type_is_exact(type) ? 0 : align_up(ceil_divide(n_in, GROUP) * (GROUP + 8), 64) | 64;
 }
 

@@ -13,7 +13,8 @@
  *
  * n_in is filled up with zeros to whole pairs or groups.
  *
- * A prepared row of activations for q8 and q4, with G groups: (32 G) signed bytes, (G) f32 scales, (G) int32: -128 times the sum of the
+ * A prepared row of activations for bf16 is what the instruction set likes best: bf16, or the same values in f32.
+ * One for q8 and q4, with G groups: (32 G) signed bytes, (G) f32 scales, (G) int32: -128 times the sum of the
  * group's bytes, which turns products of unsigned weights into those of signed ones.
  */
 #ifndef KERNELS_PACK_H

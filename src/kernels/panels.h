@@ -1,12 +1,13 @@
 /*
  * panels.h - products with packed weights (pack.h), over vectors of 16 lanes: a lane is an output.
  *
- * Included with one or several of PANELS_ELEMENTS (f32, f16), PANELS_PAIRS (bf16) and PANELS_GROUPS (q8, q4) defined: a file of
+ * Included with one or several of PANELS_ELEMENTS (f32, f16), PANELS_PAIRS or PANELS_WIDENED_PAIRS (bf16) and PANELS_GROUPS (q8, q4) defined: a file of
  * an instruction set has all of them, one that adds an instruction only what that is for. It defines before, besides what rows.h asks for:
  *
  *     bits                            a vector's 64 bytes, also as 16 integers
  *     b_load(p)  b_repeat(p)          64 bytes; the 4 bytes at p in all lanes
- *     v_add_pairs(acc, w, x)          per lane: fma(w0, x0, fma(w1, x1, acc)), of pairs of bf16
+ *     v_add_pairs(acc, w, x)          per lane: fma(w0, x0, fma(w1, x1, acc)), of pairs of bf16; or without such an instruction:
+ *     v_load_first(p) v_load_second(p)  the first and the second of 16 pairs of bf16 at p, widened; activations are prepared in f32 then
  *     b_add_quads(acc, w, x)          per lane: acc + the sum of four products of w's bytes, less 128 each, and x's signed ones;
  *     b_start(offset)                 or of unsigned bytes, when the sum began with b_start of pack.h's offset
  *     b_to_floats(b)                  of integers
@@ -199,7 +200,33 @@ static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
 
 /* ---- f32 and f16: a step is one input; bf16: a pair of them ---- */
 
+#if defined(PANELS_WIDENED_PAIRS)
+enum { PAIR_BYTES = 8 }; /* of prepared activations */
+#else
+enum { PAIR_BYTES = 4 };
+#endif
+
+KERNELS_ALWAYS_INLINE size_t panel_x_bytes(enum weight_type type)
+{
+    return type == WEIGHT_BF16 ? PAIR_BYTES : 4;
+}
+
 #if defined(PANELS_ELEMENTS) || defined(PANELS_PAIRS)
+/* acc += weights * the float at x of each token. */
+KERNELS_ALWAYS_INLINE void panel_add_products(size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS], const vec weights[MOST_WIDE],
+                                              const char *x, size_t x_stride)
+{
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++) {
+        float value;
+        memcpy(&value, x + t * x_stride, sizeof value);
+        vec factor = v_set(value);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            acc[v][t] = v_fma(weights[v], factor, acc[v][t]);
+    }
+}
+
 static const unsigned char wide_elements[] = WIDE_ELEMENTS;
 
 /* One step of a tile. */
@@ -222,20 +249,26 @@ KERNELS_ALWAYS_INLINE void panel_step(enum weight_type type, size_t n_vectors, s
         return;
     }
 #endif
+#if defined(PANELS_WIDENED_PAIRS)
+    if (type == WEIGHT_BF16) {
+        vec half[MOST_WIDE];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            half[v] = v_load_second(w + v * 64);
+        panel_add_products(n_vectors, n_tokens, acc, half, x + 4, x_stride);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            half[v] = v_load_first(w + v * 64);
+        panel_add_products(n_vectors, n_tokens, acc, half, x, x_stride);
+        return;
+    }
+#endif
 #if defined(PANELS_ELEMENTS)
     vec weights[MOST_WIDE];
 #pragma GCC unroll 4
     for (size_t v = 0; v < n_vectors; v++)
         weights[v] = v_load_weights(type, w + v * panel_vector_bytes(type));
-#pragma GCC unroll 8
-    for (size_t t = 0; t < n_tokens; t++) {
-        float value;
-        memcpy(&value, x + t * x_stride, sizeof value);
-        vec factor = v_set(value);
-#pragma GCC unroll 4
-        for (size_t v = 0; v < n_vectors; v++)
-            acc[v][t] = v_fma(weights[v], factor, acc[v][t]);
-    }
+    panel_add_products(n_vectors, n_tokens, acc, weights, x, x_stride);
 #endif
 }
 
@@ -244,7 +277,8 @@ KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_ve
 {
     const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, next_bytes = tile->next_lines * 64;
     const char *next = tile->next, *next_end = tile->next_end;
-    const char *w = tile->panel + tile->begin * step_bytes + tile->vector * panel_vector_bytes(type), *x = tile->x + tile->begin * 4, *end = tile->x + tile->end * 4;
+    const char *w = tile->panel + tile->begin * step_bytes + tile->vector * panel_vector_bytes(type), *x = tile->x + tile->begin * panel_x_bytes(type), *end = tile->x + tile->end * panel_x_bytes(type);
+    const ptrdiff_t x_bytes = (ptrdiff_t)panel_x_bytes(type);
     vec acc[MOST_WIDE][MOST_TOKENS];
 
 #pragma GCC unroll 4
@@ -252,14 +286,14 @@ KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_ve
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++)
             acc[v][t] = panel_load_sums(tile, v, t);
-    for (; end - x >= UNROLL * 4; x += UNROLL * 4, w += UNROLL * step_bytes) {
+    for (; end - x >= UNROLL * x_bytes; x += UNROLL * x_bytes, w += UNROLL * step_bytes) {
         if (next < next_end)
             next = panel_fetch(next, next_bytes);
 #pragma GCC unroll 4
         for (size_t i = 0; i < UNROLL; i++)
-            panel_step(type, n_vectors, n_tokens, acc, w + i * step_bytes, x + i * 4, x_stride);
+            panel_step(type, n_vectors, n_tokens, acc, w + i * step_bytes, x + (ptrdiff_t)i * x_bytes, x_stride);
     }
-    for (; x < end; x += 4, w += step_bytes)
+    for (; x < end; x += x_bytes, w += step_bytes)
         panel_step(type, n_vectors, n_tokens, acc, w, x, x_stride);
 #pragma GCC unroll 4
     for (size_t v = 0; v < n_vectors; v++)
@@ -280,7 +314,7 @@ PANEL_ROW(WEIGHT_F32, f32, 1, wide_elements)
 PANEL_ROW(WEIGHT_F16, f16, 1, wide_elements)
 #endif
 
-#if defined(PANELS_PAIRS)
+#if defined(PANELS_PAIRS) || defined(PANELS_WIDENED_PAIRS)
 #define BF16_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_BF16, bf16, vectors, tokens)
 ELEMENT_TILES(BF16_TILE)
 static panel_tile_function *const panel_tiles_bf16[][2] = ELEMENT_TILE_TABLE(panel_bf16);
@@ -289,15 +323,41 @@ PANEL_ROW(WEIGHT_BF16, bf16, 2, wide_elements)
 
 /* ---- activations ---- */
 
-#if defined(PANELS_ELEMENTS)
-static void prepare_bf16(void *out, const float *x, size_t n)
+#if defined(PANELS_PAIRS)
+static void prepare_pairs(void *out, const float *x, size_t n)
 {
     uint16_t *to = out;
-    narrow_bf16(to, x, n);
+    for (size_t i = 0; i < n; i += PANEL_LANES) {
+        size_t left = panel_least(n - i, PANEL_LANES);
+        _Alignas(64) uint16_t some[PANEL_LANES];
+        v_store_narrow(WEIGHT_BF16, some, left == PANEL_LANES ? v_load(x + i) : v_load_some(x + i, left));
+        memcpy(to + i, some, left * sizeof *some);
+    }
     if (n % 2)
         to[n] = 0;
 }
+#endif
 
+#if defined(PANELS_WIDENED_PAIRS)
+static void prepare_pairs(void *out, const float *x, size_t n)
+{
+    float *to = out;
+    for (size_t i = 0; i < n; i += PANEL_LANES) {
+        size_t left = panel_least(n - i, PANEL_LANES);
+        _Alignas(64) uint16_t some[PANEL_LANES];
+        v_store_narrow(WEIGHT_BF16, some, left == PANEL_LANES ? v_load(x + i) : v_load_some(x + i, left));
+        vec rounded = v_load_weights(WEIGHT_BF16, some);
+        if (left == PANEL_LANES)
+            v_store(to + i, rounded);
+        else
+            v_store_some(to + i, rounded, left);
+    }
+    if (n % 2)
+        to[n] = 0;
+}
+#endif
+
+#if defined(PANELS_ELEMENTS)
 /* -127 for a NaN. */
 KERNELS_ALWAYS_INLINE vec panel_round(vec x, vec inverse)
 {

