@@ -21,23 +21,6 @@ static inline bits b_add_quads(bits acc, bits w, bits x)
 {
     return BOTH_BITS(add_quads(acc.lo, w.lo, x.lo), add_quads(acc.hi, w.hi, x.hi));
 }
-static inline __m256 load_first(const void *p)
-{
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p), 16));
-}
-static inline __m256 load_second(const void *p)
-{
-    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p), _mm256_set1_epi32((int)0xffff0000)));
-}
-static inline vec v_load_first(const void *p)
-{
-    return BOTH(load_first(p), load_first((const char *)p + 32));
-}
-static inline vec v_load_second(const void *p)
-{
-    return BOTH(load_second(p), load_second((const char *)p + 32));
-}
-
 /* 16 registers: at most 12 of sums, the weights of two rows, one half of x. */
 enum { TILE_ROWS = 2, TILE_TOKENS = 3, FEW_TOKENS = 6, TILE_COLUMNS = 2, TILE_HEADS = 2 };
 static const unsigned char tall_rows[FEW_TOKENS] = {4, 2, 2, 1, 1, 1};
@@ -64,6 +47,7 @@ static const unsigned char tall_rows[FEW_TOKENS] = {4, 2, 2, 1, 1, 1};
     }
 
 #include "kernels/rows.h"
+#include "kernels/merge.h"
 #include "kernels/select.h"
 
 const struct kernels kernels_avx2 = KERNELS_TABLE("avx2");

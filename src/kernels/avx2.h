@@ -168,6 +168,36 @@ static inline void v_store_narrow(enum weight_type type, void *p, vec v)
     _mm_storeu_si128((__m128i *)p + 1, narrow_eight(type, v.hi));
 }
 
+/* The first and the second of 16 pairs of bf16. */
+static inline __m256 load_first(const void *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(p), 16));
+}
+static inline __m256 load_second(const void *p)
+{
+    return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(p), _mm256_set1_epi32((int)0xffff0000)));
+}
+static inline vec v_load_first(const void *p)
+{
+    return BOTH(load_first(p), load_first((const char *)p + 32));
+}
+static inline vec v_load_second(const void *p)
+{
+    return BOTH(load_second(p), load_second((const char *)p + 32));
+}
+
+/* 16 pairs of bf16. */
+static inline __m256i eight_pairs(__m256 first, __m256 second)
+{
+    __m256i low = _mm256_cvtepu16_epi32(narrow_eight_bf16(first)), high = _mm256_cvtepu16_epi32(narrow_eight_bf16(second));
+    return _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
+}
+static inline void v_store_pairs(void *p, vec first, vec second)
+{
+    _mm256_storeu_si256(p, eight_pairs(first.lo, second.lo));
+    _mm256_storeu_si256((__m256i *)p + 1, eight_pairs(first.hi, second.hi));
+}
+
 static inline float v_sqrt_one(float x)
 {
     return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));

@@ -18,15 +18,6 @@ static inline bits b_add_quads(bits acc, bits w, bits x)
     bits pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), signed_x);
     return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
-static inline vec v_load_first(const void *p)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
-}
-static inline vec v_load_second(const void *p)
-{
-    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
-}
-
 /* 32 registers: 24 of sums, the weights of four rows, one vector of x. A lone token waits for memory, and one
    stream is what memory likes best. */
 enum { TILE_ROWS = 4, TILE_TOKENS = 6, FEW_TOKENS = 6, TILE_COLUMNS = 4, TILE_HEADS = 4 };
@@ -57,6 +48,7 @@ static const unsigned char tall_rows[FEW_TOKENS] = {1, 4, 4, 4, 4, 4};
     }
 
 #include "kernels/rows.h"
+#include "kernels/merge.h"
 #include "kernels/select.h"
 
 const struct kernels kernels_avx512 = KERNELS_TABLE("avx512");

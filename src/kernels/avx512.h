@@ -132,6 +132,23 @@ static inline void v_store_narrow(enum weight_type type, void *p, vec v)
     _mm256_storeu_si256(p, halves);
 }
 
+/* The first and the second of 16 pairs of bf16. */
+static inline vec v_load_first(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+}
+static inline vec v_load_second(const void *p)
+{
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xffff0000)));
+}
+
+/* 16 pairs of bf16. */
+static inline void v_store_pairs(void *p, vec first, vec second)
+{
+    __m512i low = _mm512_cvtepu16_epi32(sixteen_to_bf16(first)), high = _mm512_cvtepu16_epi32(sixteen_to_bf16(second));
+    _mm512_storeu_si512(p, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+}
+
 static inline float v_sqrt_one(float x)
 {
     return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));

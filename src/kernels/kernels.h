@@ -78,6 +78,12 @@ struct kernels {
     void (*expand[N_ELEMENT_TYPES])(float *out, size_t out_stride, const void *b, size_t rank, const float *u,
                                    size_t u_stride, float scale, size_t n_out, size_t n_tokens);
 
+    /* W' = gain * (W + scale * B A), both packed in panels of the row's type (pack.h): acc = 0; acc = fma(B[o][j], A[j][k], acc) for j in order;
+       W'[o][k] = fma(scale, acc, W[o][k]) * gain[o], rounded as `narrow` does. b: B in panels of KERNELS_PANEL outputs as expand has it, widened
+       and whole; a: A transposed, (n_in, rank), widened; gain: NULL: 1. */
+    void (*merge[N_ELEMENT_TYPES])(void *out, const void *w, size_t n_rows, size_t n_in, const float *b, const float *a, size_t rank,
+                                  float scale, const float *gain);
+
     /* out[i] = w[i] widened. */
     void (*widen[N_ELEMENT_TYPES])(float *out, const void *w, size_t n);
     /* out[i] = x[i] rounded to the nearest element of the row's type, ties to even, as IEEE 754 says: beyond the largest it is

@@ -245,6 +245,24 @@ static void expand(enum weight_type type, float *out, size_t out_stride, const v
         }
 }
 
+static void merge(enum weight_type type, void *out, const void *w, size_t n_rows, size_t n_in, const float *b, const float *a, size_t rank,
+                  float scale, const float *gain)
+{
+    memset(out, 0, packed_bytes(type, n_rows, n_in)); /* what fills up */
+    for (size_t row = 0; row < n_rows; row++) {
+        size_t first = row / PANEL_ROWS * PANEL_ROWS, width = panel_width(n_rows - first), o = row - first;
+        size_t panel = packed_at(type, row, n_in) / weight_type_size(type);
+        for (size_t k = 0; k < n_in; k++) {
+            size_t at = panel + (type == WEIGHT_BF16 ? (k / 2 * width + o) * 2 + k % 2 : k * width + o);
+            float acc = 0;
+            for (size_t j = 0; j < rank; j++)
+                acc = fmaf(b[(row / KERNELS_PANEL * rank + j) * KERNELS_PANEL + row % KERNELS_PANEL], a[k * rank + j], acc);
+            float merged = fmaf(scale, acc, element(w, at, type)) * (gain ? gain[row] : 1.0f);
+            kernels_reference.narrow[type]((char *)out + at * weight_type_size(type), &merged, 1);
+        }
+    }
+}
+
 static void widen(enum weight_type type, float *out, const void *w, size_t n)
 {
     if (type == WEIGHT_F32) {
@@ -278,6 +296,11 @@ static void narrow(enum weight_type type, void *out, const float *x, size_t n)
                                 size_t u_stride, float scale, size_t n_out, size_t n_tokens)                 \
     {                                                                                                        \
         expand(TYPE, out, out_stride, b, rank, u, u_stride, scale, n_out, n_tokens);                         \
+    }                                                                                                        \
+    static void merge_##suffix(void *out, const void *w, size_t n_rows, size_t n_in, const float *b,         \
+                               const float *a, size_t rank, float scale, const float *gain)                  \
+    {                                                                                                        \
+        merge(TYPE, out, w, n_rows, n_in, b, a, rank, scale, gain);                                          \
     }                                                                                                        \
     static void widen_##suffix(float *out, const void *w, size_t n)                                          \
     {                                                                                                        \
@@ -491,6 +514,7 @@ const struct kernels kernels_reference = {
                         [WEIGHT_Q4] = multiply_q4},
     .shrink = {[WEIGHT_F32] = shrink_f32, [WEIGHT_F16] = shrink_f16, [WEIGHT_BF16] = shrink_bf16},
     .expand = {[WEIGHT_F32] = expand_f32, [WEIGHT_F16] = expand_f16, [WEIGHT_BF16] = expand_bf16},
+    .merge = {[WEIGHT_F32] = merge_f32, [WEIGHT_F16] = merge_f16, [WEIGHT_BF16] = merge_bf16},
     .widen = {[WEIGHT_F32] = widen_f32, [WEIGHT_F16] = widen_f16, [WEIGHT_BF16] = widen_bf16},
     .narrow = {[WEIGHT_F32] = narrow_f32, [WEIGHT_F16] = narrow_f16, [WEIGHT_BF16] = narrow_bf16},
     .add = add,

@@ -900,7 +900,7 @@ static float log_sum_exp(const float *x, size_t n)
         .rms_norm = rms_norm, .layer_norm = layer_norm, .rope = rope, .arg_max = arg_max,                    \
         .narrow = {[WEIGHT_F32] = narrow_f32, [WEIGHT_F16] = narrow_f16, [WEIGHT_BF16] = narrow_bf16},       \
         .attend = {[WEIGHT_F32] = attend_f32, [WEIGHT_F16] = attend_f16, [WEIGHT_BF16] = attend_bf16},       \
-        .log_sum_exp = log_sum_exp, SELECT_ROWS                                                              \
+        .log_sum_exp = log_sum_exp, MERGE_ROWS, SELECT_ROWS                                                              \
     }
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * merge.c - W' in chunks of rows: the base's rows in f32, from before they were quantised, s BA added by one product per part, DoRA's
+ * merge.c - W' in chunks, where nothing was quantised panel by panel (kernels.h, `merge`). Else by rows: the base's rows in f32, from before they were quantised, s BA added by one product per part, DoRA's
  * gain, one rounding or quantising.
  *
  * A chunk's left factor is B's rows (of tables: A's rows, which are tokens), the right one all of A (of
@@ -37,7 +37,9 @@ struct site_merge {
     struct operand operands[LIMIT_REQUEST_ADAPTERS];
     size_t n_operands, rank_max;
     struct matrix *out;
-    float *rows, *left; /* chunks */
+    const struct kernels *kernels;
+    float *a_t, *b;     /* in panels: (n_in, rank), and B of a chunk */
+    float *rows, *left; /* by rows: chunks */
     void *scratch;
     size_t n_chunk_rows, next_row;
     bool overflows; /* a sum of finite numbers may leave f16's range; such weights would make every answer NaN
@@ -48,6 +50,8 @@ static void site_merge_finish(struct site_merge *merge)
 {
     for (size_t i = 0; i < merge->n_operands; i++)
         free(merge->operands[i].right);
+    free(merge->a_t);
+    free(merge->b);
     free(merge->rows);
     free(merge->left);
     free(merge->scratch);
@@ -80,11 +84,36 @@ static size_t chunk_rows(const struct site_merge *merge)
     return PANEL_ROWS * size_max(1, ((size_t)4 << 20) / per_panel);
 }
 
-/* The result as it serves the site, or in rows of `type`. */
-static bool site_merge_begin(struct site_merge *merge, const struct model *model, size_t index, enum matrix_layout layout,
-                             enum weight_type type, const struct compose_part *parts, size_t n_parts, struct error *err)
+/* Where W is packed as exactly as it is known, and one adapter's pair or gain comes on top, W' is made in panels, without the way through rows. */
+static bool is_in_panels(const struct site_merge *merge)
 {
-    *merge = (struct site_merge){.site = &model->sites[index], .base = model->sites[index].weight};
+    return merge->out->layout == MATRIX_PACKED && merge->base->layout == MATRIX_PACKED && merge->out->type == merge->base->type &&
+           weight_type_is_exact(merge->base->type) && !merge->base->origin && merge->n_operands <= 1;
+}
+
+static bool allocate_rows(struct site_merge *merge)
+{
+    merge->rows = malloc(merge->n_chunk_rows * merge->base->n_in * sizeof *merge->rows);
+    merge->left = malloc(merge->n_chunk_rows * size_max(merge->rank_max, 1) * sizeof *merge->left);
+    merge->scratch = malloc(matrix_scratch_bytes(merge->base));
+    return merge->rows && merge->left && merge->scratch;
+}
+
+static bool allocate_panels(struct site_merge *merge)
+{
+    size_t n_in = merge->base->n_in, rank = merge->rank_max;
+    merge->a_t = malloc(size_max(n_in * rank, 1) * sizeof *merge->a_t);
+    merge->b = malloc(size_max(merge->n_chunk_rows * rank, 1) * sizeof *merge->b);
+    if (!merge->a_t || !merge->b)
+        return false;
+    for (size_t j = 0; j < rank; j++)
+        for (size_t k = 0; k < n_in; k++)
+            merge->a_t[k * rank + j] = merge->operands[0].right[j * n_in + k];
+    return true;
+}
+
+static bool collect_parts(struct site_merge *merge, size_t index, const struct compose_part *parts, size_t n_parts, struct error *err)
+{
     for (size_t i = 0; i < n_parts; i++) {
         const struct adapter_site *site =
             parts[i].factor != 0 ? adapter_find_site(parts[i].adapter, index) : NULL;
@@ -95,19 +124,25 @@ static bool site_merge_begin(struct site_merge *merge, const struct model *model
         if (site->row_gain)
             merge->row_gain = site->row_gain;
         if (site->has_delta && !add_operand(merge, &site->delta, parts[i].factor, err))
-            goto fail;
+            return false;
     }
-    merge->n_chunk_rows = chunk_rows(merge);
-    merge->out = matrix_create(type, layout, merge->base->n_out, merge->base->n_in, err);
-    merge->scratch = malloc(matrix_scratch_bytes(merge->base));
-    merge->rows = malloc(merge->n_chunk_rows * merge->base->n_in * sizeof *merge->rows);
-    merge->left = malloc(merge->n_chunk_rows * size_max(merge->rank_max, 1) * sizeof *merge->left);
-    if (!merge->out)
-        goto fail;
-    if (merge->rows && merge->left && merge->scratch)
-        return true;
-    error_no_memory(err);
-fail:
+    return true;
+}
+
+/* The result as it serves the site, or in rows of `type`. */
+static bool site_merge_begin(struct site_merge *merge, const struct model *model, size_t index, enum matrix_layout layout,
+                             enum weight_type type, const struct compose_part *parts, size_t n_parts, struct error *err)
+{
+    *merge = (struct site_merge){.site = &model->sites[index], .base = model->sites[index].weight, .kernels = model->kernels};
+    bool ok = collect_parts(merge, index, parts, n_parts, err);
+    if (ok)
+        merge->out = matrix_create(type, layout, merge->base->n_out, merge->base->n_in, err);
+    if (merge->out) {
+        merge->n_chunk_rows = chunk_rows(merge);
+        if (is_in_panels(merge) ? allocate_panels(merge) : allocate_rows(merge))
+            return true;
+        error_no_memory(err);
+    }
     site_merge_finish(merge);
     return false;
 }
@@ -138,11 +173,25 @@ static void apply_gain(struct site_merge *merge, size_t n_rows)
                 merge->row_gain[is_table(merge->site) ? k : merge->next_row + i];
 }
 
-/* One chunk; true when it was the last. */
-static bool site_merge_step(struct site_merge *merge)
+static void merge_panels(struct site_merge *merge, size_t n_rows)
 {
-    size_t n_columns = merge->base->n_in,
-           n_rows = size_min(merge->n_chunk_rows, merge->base->n_out - merge->next_row);
+    const struct delta *delta = merge->n_operands > 0 ? merge->operands[0].delta : NULL;
+    size_t first = merge->next_row, n_in = merge->base->n_in, rank = delta ? delta->rank : 0, at;
+    enum weight_type type = merge->out->type;
+    if (delta)
+        merge->kernels->widen[delta->type](merge->b, (const char *)delta->b + delta_b_at(rank, first, 0) * weight_type_size(delta->type),
+                                           delta_b_size(rank, n_rows));
+    at = packed_at(type, first, n_in);
+    char *to = (char *)merge->out->owned + at;
+    merge->kernels->merge[type](to, (const char *)merge->base->data + at, n_rows, n_in, merge->b, merge->a_t, rank,
+                                delta ? merge->operands[0].scale : 0, merge->row_gain ? merge->row_gain + first : NULL);
+    size_t n = packed_bytes(type, n_rows, n_in) / weight_type_size(type);
+    merge->overflows |= dtype_find_not_finite(to, dtype_of_weight(type), n) != n;
+}
+
+static void merge_rows(struct site_merge *merge, size_t n_rows)
+{
+    size_t n_columns = merge->base->n_in;
     matrix_read_rows(merge->base, merge->next_row, n_rows, merge->rows);
     for (size_t i = 0; i < merge->n_operands; i++) {
         const struct operand *operand = &merge->operands[i];
@@ -154,6 +203,16 @@ static bool site_merge_step(struct site_merge *merge)
     if (merge->row_gain)
         apply_gain(merge, n_rows);
     merge->overflows |= !matrix_write_rows(merge->out, merge->next_row, n_rows, merge->rows, merge->scratch);
+}
+
+/* One chunk; true when it was the last. */
+static bool site_merge_step(struct site_merge *merge)
+{
+    size_t n_rows = size_min(merge->n_chunk_rows, merge->base->n_out - merge->next_row);
+    if (is_in_panels(merge))
+        merge_panels(merge, n_rows);
+    else
+        merge_rows(merge, n_rows);
     merge->next_row += n_rows;
     return merge->next_row == merge->base->n_out;
 }

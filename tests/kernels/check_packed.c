@@ -211,6 +211,51 @@ static void check_independence(const struct kernels *set)
     }
 }
 
+/* ---- merging ---- */
+
+/* As the kernel of rows has it: sums in double. */
+static void check_merge_meaning(const struct kernels *set, enum weight_type type, const void *w, const void *merged, size_t n_rows, size_t n_in,
+                                const float *b, const float *a, size_t rank, float scale, const float *gain)
+{
+    double tolerance = type == WEIGHT_F32 ? 1e-5 : type == WEIGHT_F16 ? 1e-2 : 8e-2;
+    for (size_t n = 0; n < 50; n++) {
+        size_t o = random_between(0, n_rows - 1), k = random_between(0, n_in - 1);
+        double sum = 0;
+        for (size_t j = 0; j < rank; j++)
+            sum += (double)b[(o / KERNELS_PANEL * rank + j) * KERNELS_PANEL + o % KERNELS_PANEL] * (double)a[k * rank + j];
+        double expected = ((double)unpack_element(type, w, n_rows, n_in, o, k) + (double)scale * sum) * (gain ? (double)gain[o] : 1);
+        check(fabs((double)unpack_element(type, merged, n_rows, n_in, o, k) - expected) < tolerance * (1 + fabs(expected)), set->name, "merge",
+              "far from double");
+    }
+}
+
+static void compare_merge(const struct kernels *reference, const struct kernels *set, enum weight_type type, size_t n_rows, size_t n_in, size_t rank)
+{
+    size_t n_b = (n_rows + KERNELS_PANEL - 1) / KERNELS_PANEL * KERNELS_PANEL * rank, n_bytes = packed_bytes(type, n_rows, n_in);
+    const void *w = pack_matrix(type, source_of(type, n_rows, n_in, PLAIN), n_rows, n_in);
+    float *b = edge_floats(1, n_b, PLAIN);
+    const float *a = edge_floats(3, n_in * rank, PLAIN), *gain = random_between(0, 1) ? edge_floats(4, n_rows, PLAIN) : NULL;
+    char *wanted = edge(5, n_bytes), *found = edge(6, n_bytes), shape[128];
+    float scale = random_float();
+    for (size_t o = n_rows; o < (n_rows + KERNELS_PANEL - 1) / KERNELS_PANEL * KERNELS_PANEL; o++)
+        for (size_t j = 0; j < rank; j++)
+            b[(o / KERNELS_PANEL * rank + j) * KERNELS_PANEL + o % KERNELS_PANEL] = 0;
+    memset(wanted, 0, n_bytes);
+    memset(found, 0xa5, n_bytes);
+    snprintf(shape, sizeof shape, "%s %zu x %zu, rank %zu", weight_type_name(type), n_rows, n_in, rank);
+    reference->merge[type](wanted, w, n_rows, n_in, b, a, rank, scale, gain);
+    set->merge[type](found, w, n_rows, n_in, b, a, rank, scale, gain);
+    check(memcmp(wanted, found, n_bytes) == 0, set->name, "merge", shape);
+    check_merge_meaning(set, type, w, found, n_rows, n_in, b, a, rank, scale, gain);
+}
+
+static void check_merge(const struct kernels *reference, const struct kernels *set)
+{
+    for (int type = 0; type < N_ELEMENT_TYPES; type++)
+        for (size_t n = 1; n <= 40; n++)
+            compare_merge(reference, set, (enum weight_type)type, random_between(1, 200), n, random_between(0, 20));
+}
+
 /* ---- measuring ---- */
 
 struct job {
@@ -308,6 +353,7 @@ int main(int argc, char **argv)
         for (size_t i = 0; i < n_sets; i++) {
             check_meaning(sets[i]);
             check_independence(sets[i]);
+            check_merge(sets[0], sets[i]);
             if (i > 0)
                 check_products(sets[0], sets[i], flushed);
         }
