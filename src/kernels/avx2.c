@@ -50,4 +50,14 @@ static const unsigned char tall_rows[FEW_TOKENS] = {4, 2, 2, 1, 1, 1};
 #include "kernels/merge.h"
 #include "kernels/select.h"
 
+/* 12 registers of sums, two of keys or values, one of the queries or weights. */
+enum { ATTEND_ROWS = 6, ATTEND_MOST_ROWS = 6 };
+#define ATTEND_TILES(TILE) TILE(1, 4) TILE(2, 2) TILE(3, 2) TILE(4, 1) TILE(5, 1) TILE(6, 1)
+#define ATTEND_TILE_TABLE(name)                                                                              \
+    {                                                                                                        \
+        name##_1, name##_2, name##_3, name##_4, name##_5, name##_6                                           \
+    }
+
+#include "kernels/attend.h"
+
 const struct kernels kernels_avx2 = KERNELS_TABLE("avx2");

@@ -51,4 +51,14 @@ static const unsigned char tall_rows[FEW_TOKENS] = {1, 4, 4, 4, 4, 4};
 #include "kernels/merge.h"
 #include "kernels/select.h"
 
+/* 24 sums, a vector of keys or values for up to six rows, which a broadcast from memory meets. */
+enum { ATTEND_ROWS = 6, ATTEND_MOST_ROWS = 8 };
+#define ATTEND_TILES(TILE) TILE(1, 4) TILE(2, 4) TILE(3, 4) TILE(4, 4) TILE(5, 4) TILE(6, 4) TILE(7, 2) TILE(8, 2)
+#define ATTEND_TILE_TABLE(name)                                                                              \
+    {                                                                                                        \
+        name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, name##_7, name##_8                       \
+    }
+
+#include "kernels/attend.h"
+
 const struct kernels kernels_avx512 = KERNELS_TABLE("avx512");

@@ -64,15 +64,10 @@ static inline bool v_all_less(vec a, vec b)
     return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ) == 0xffff;
 }
 
-static inline vec v_power_of_two(__m512i n)
-{
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
-}
+/* One instruction that rounds as the last of two products would, and flushes as they do. */
 static inline vec v_scale(vec a, vec t)
 {
-    __m512i n = _mm512_sub_epi32(_mm512_castps_si512(t), _mm512_set1_epi32(0x4b400000));
-    __m512i half = _mm512_srai_epi32(n, 1);
-    return v_mul(v_mul(a, v_power_of_two(half)), v_power_of_two(_mm512_sub_epi32(n, half)));
+    return _mm512_scalef_ps(a, v_sub(t, v_set(0x1.8p23f)));
 }
 
 static inline vec v_load(const float *p)

@@ -5,7 +5,7 @@
  * count and thread count; reference.c says what that is. Three rules make it so:
  *
  *  - A product with packed weights (panels.h, pack.h) has one accumulator per output, fed in order of the input index.
- *  - A sum along a row (dot product, norm, softmax) is 16 interleaved partial sums: lane l takes
+ *  - A sum along a row (dot product, norm, the sum of a softmax) is 16 interleaved partial sums: lane l takes
  *    elements l, l+16, l+32, ... in order, each by one fused multiply-add; missing elements at the end
  *    count as +0. The lanes are joined in one fixed tree: l += l+8, then l += l+4, l += l+2, l += l+1.
  *  - exp, tanh and erf are our own polynomials, the same operations in each instruction set, never libm's.
@@ -28,6 +28,9 @@
 #define KERNELS_PANEL 16          /* outputs of a panel of B, see expand */
 #define KERNELS_EXPAND_AHEAD 4096 /* bytes that expand fetches before it wants them; the first ones are the caller's to fetch */
 
+#define KERNELS_KV_BLOCK 16       /* positions of a block of keys and values, see attend */
+#define KERNELS_ATTEND_STEP 64    /* positions between two looks at the maximum, see attend */
+
 /* The first three are elements of their own, in rows or packed; q8 and q4 are packed only, see pack.h. */
 enum weight_type {
     WEIGHT_F32,
@@ -47,6 +50,24 @@ static inline size_t weight_type_size(enum weight_type type)
 const char *weight_type_name(enum weight_type type); /* "f32", "f16", "bf16", "q8", "q4" */
 
 enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU_ERF, ACTIVATION_RELU, N_ACTIVATIONS };
+
+/* What attend is asked: neighbouring tokens of a sequence, with the query heads that share one key/value head. Keys and values
+   lie in blocks of KERNELS_KV_BLOCK positions, keys as (d_head, KERNELS_KV_BLOCK), values as (KERNELS_KV_BLOCK, d_head) elements;
+   all of a block can be read. */
+struct attend {
+    float *out;            /* (n_tokens, n_heads d_head) */
+    size_t out_stride;     /* from token to token */
+    const float *q;        /* the same */
+    size_t q_stride;
+    size_t n_tokens, n_heads, d_head;
+    size_t first_position; /* of the first token; token t sees the keys of positions up to first_position + t, */
+    size_t window;         /* of these the last `window`; 0: all */
+    float scale;
+    const uint32_t *blocks;    /* block b of the sequence is number blocks[b] */
+    const void *keys, *values; /* of block number 0 */
+    size_t block_bytes;        /* from a block number to the next */
+    float *scratch;            /* as many floats as kernels_attend_scratch says */
+};
 
 struct kernels {
     const char *name; /* "c", "avx2", "avx512", ...: for the log and /metrics */
@@ -106,14 +127,16 @@ struct kernels {
        one fma. In place; cos and sin have n/2 entries. */
     void (*rope)(float *x, const float *cosine, const float *sine, size_t n);
 
-    /* Attention of `n_heads` query heads that share one key/value head, for one token:
-       scores[h][j] = scale * dot(q[h], k_j), softmax over j in [first, n_positions), out[h] = sum of p_j v_j in order of j.
-       q and out: (n_heads, d_head), row strides q_stride and out_stride. Keys and values lie in blocks of `block_tokens`
-       positions: position j is row j % block_tokens of k_blocks[j / block_tokens], rows of d_head elements of the row's type,
-       widened exactly to f32. `scores` is scratch of n_heads * n_positions floats. */
-    void (*attend[N_ELEMENT_TYPES])(float *out, size_t out_stride, const float *q, size_t q_stride, size_t n_heads,
-                                   size_t d_head, const void *const *k_blocks, const void *const *v_blocks,
-                                   size_t block_tokens, size_t first, size_t n_positions, float scale, float *scores);
+    /* Attention with keys and values of the row's type, widened exactly to f32, in one pass over them. For each token and head,
+       over the positions j that the token sees, in order of j:
+       score_j = sum of k_j[i] (scale * q[i]) in order of i, one fused multiply-add each;
+       for each run of KERNELS_ATTEND_STEP positions that begins at a multiple of it and of which any is seen:
+           m' = the larger of m and the run's scores (the maximum of each lane j % 16 first, then the tree), m = -infinity before;
+           sums and mixture are multiplied by e^(m - m'); m = m';
+           p_j = e^(score_j - m); sum of lane j % 16 += p_j; mixture[i] = fma(p_j, v_j[i], mixture[i]);
+       out[i] = mixture[i] * (1 / the joined sums). Which other tokens are in the call shows nowhere. Positions that a token does not
+       see have no part in it, whatever is there. */
+    void (*attend[N_ELEMENT_TYPES])(const struct attend *work);
 
     /* The largest element's index (the first of equals). n >= 1, no NaN. */
     size_t (*arg_max)(const float *x, size_t n);
@@ -129,6 +152,14 @@ struct kernels {
        sums[j] += weights[j], weights[j + 8], ... in order, but the last n % 8 are all added to sums[0]. */
     void (*weigh)(float *weights, double sums[8], const float *x, size_t n, float best, float inverse);
 };
+
+/* A row is a token's head: the scaled query, the mixture, the scores of a step, the sums and the maximum of each; keys or values of
+   a step widened; room to align. */
+static inline size_t kernels_attend_scratch(size_t n_rows, size_t d_head)
+{
+    size_t lanes = 16, width = (d_head + lanes - 1) / lanes * lanes;
+    return n_rows * (2 * width + KERNELS_ATTEND_STEP + lanes + 1) + KERNELS_ATTEND_STEP * d_head + lanes;
+}
 
 /* The best table for `features` (cpu_detect_features), or the one that `forced` names: "c", "avx2", "avxvnni", "avx512",
    "avx512vnni", "avx512bf16"; NULL or "": the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */

@@ -384,46 +384,99 @@ static float maximum(const float *x, size_t n)
     return join_max(lanes);
 }
 
-/* The sum of e^(x - m); with `keep` the terms take the place of x. */
-static float sum_exp(float *keep, const float *x, size_t n, float m)
+/* The sum of e^(x - m). */
+static float sum_exp(const float *x, size_t n, float m)
 {
     float lanes[LANES] = {0};
 
     for (size_t i = 0; i < n; i += LANES)
         for (size_t l = 0; l < LANES; l++) {
             float e = i + l < n ? v_exp(x[i + l] - m) : 0.0f;
-            if (keep && i + l < n)
-                keep[i + l] = e;
             lanes[l] += e;
         }
     return join(lanes);
 }
 
-static void softmax(float *x, size_t n)
-{
-    float inverse = 1.0f / sum_exp(x, x, n, maximum(x, n));
+/* ---- attention ---- */
 
-    for (size_t i = 0; i < n; i++)
-        x[i] *= inverse;
+/* One token's head. */
+struct row {
+    const struct attend *work;
+    enum weight_type type;
+    const float *q;
+    size_t first, end; /* of the positions it sees */
+    float most, sums[LANES];
+    float *mixture; /* (d_head) */
+};
+
+static const char *block_of(const struct attend *work, const void *base, size_t position)
+{
+    return (const char *)base + work->blocks[position / KERNELS_KV_BLOCK] * work->block_bytes;
 }
 
-static void attend(enum weight_type type, float *out, size_t out_stride, const float *q, size_t q_stride,
-                   size_t n_heads, size_t d_head, const void *const *k_blocks, const void *const *v_blocks,
-                   size_t block_tokens, size_t first, size_t n_positions, float scale, float *scores)
+static float score_of(const struct row *row, size_t position)
 {
-    for (size_t h = 0; h < n_heads; h++, out += out_stride, q += q_stride, scores += n_positions) {
-        for (size_t j = first; j < n_positions; j++)
-            scores[j] = scale * dot(k_blocks[j / block_tokens], j % block_tokens * d_head, type, q, d_head);
-        if (first < n_positions)
-            softmax(scores + first, n_positions - first);
-        for (size_t i = 0; i < d_head; i++) {
-            float acc = 0;
-            for (size_t j = first; j < n_positions; j++)
-                acc = fmaf(scores[j],
-                           element(v_blocks[j / block_tokens], j % block_tokens * d_head + i, type), acc);
-            out[i] = acc;
-        }
+    const struct attend *work = row->work;
+    const char *keys = block_of(work, work->keys, position);
+    float acc = 0;
+    for (size_t i = 0; i < work->d_head; i++)
+        acc = fmaf(element(keys, i * KERNELS_KV_BLOCK + position % KERNELS_KV_BLOCK, row->type), row->q[i] * work->scale, acc);
+    return acc;
+}
+
+/* A step's positions from `begin` up to `end` that the row sees. */
+static void attend_step(struct row *row, size_t begin, size_t end)
+{
+    const struct attend *work = row->work;
+    float scores[KERNELS_ATTEND_STEP], lanes[LANES];
+    for (size_t l = 0; l < LANES; l++)
+        lanes[l] = -INFINITY;
+    for (size_t j = begin; j < end; j++) {
+        scores[j - begin] = score_of(row, j);
+        lanes[j % LANES] = v_max(lanes[j % LANES], scores[j - begin]);
     }
+    float most = v_max(row->most, join_max(lanes)), factor = v_exp(row->most - most);
+    for (size_t l = 0; l < LANES; l++)
+        row->sums[l] *= factor;
+    for (size_t i = 0; i < work->d_head; i++)
+        row->mixture[i] *= factor;
+    row->most = most;
+    for (size_t j = begin; j < end; j++) {
+        const char *values = block_of(work, work->values, j);
+        float p = v_exp(scores[j - begin] - most);
+        row->sums[j % LANES] += p;
+        for (size_t i = 0; i < work->d_head; i++)
+            row->mixture[i] = fmaf(p, element(values, j % KERNELS_KV_BLOCK * work->d_head + i, row->type), row->mixture[i]);
+    }
+}
+
+static void attend_row(struct row *row)
+{
+    memset(row->mixture, 0, row->work->d_head * sizeof *row->mixture);
+    for (size_t begin = row->first, end; begin < row->end; begin = end) {
+        end = begin - begin % KERNELS_ATTEND_STEP + KERNELS_ATTEND_STEP;
+        end = end < row->end ? end : row->end;
+        attend_step(row, begin, end);
+    }
+    float inverse = 1.0f / join(row->sums);
+    for (size_t i = 0; i < row->work->d_head; i++)
+        row->mixture[i] *= inverse;
+}
+
+static void attend(enum weight_type type, const struct attend *work)
+{
+    for (size_t t = 0; t < work->n_tokens; t++)
+        for (size_t h = 0; h < work->n_heads; h++) {
+            size_t end = work->first_position + t + 1;
+            struct row row = {.work = work,
+                              .type = type,
+                              .q = work->q + t * work->q_stride + h * work->d_head,
+                              .first = work->window && end > work->window ? end - work->window : 0,
+                              .end = end,
+                              .most = -INFINITY,
+                              .mixture = work->out + t * work->out_stride + h * work->d_head};
+            attend_row(&row);
+        }
 }
 
 #define CACHE_ROWS_OF_TYPE(TYPE, suffix)                                                                     \
@@ -431,13 +484,9 @@ static void attend(enum weight_type type, float *out, size_t out_stride, const f
     {                                                                                                        \
         narrow(TYPE, out, x, n);                                                                             \
     }                                                                                                        \
-    static void attend_##suffix(float *out, size_t out_stride, const float *q, size_t q_stride,              \
-                                size_t n_heads, size_t d_head, const void *const *k_blocks,                  \
-                                const void *const *v_blocks, size_t block_tokens, size_t first,              \
-                                size_t n_positions, float scale, float *scores)                              \
+    static void attend_##suffix(const struct attend *work)                                                   \
     {                                                                                                        \
-        attend(TYPE, out, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks, block_tokens, first, \
-               n_positions, scale, scores);                                                                  \
+        attend(TYPE, work);                                                                                  \
     }
 
 CACHE_ROWS_OF_TYPE(WEIGHT_F32, f32)
@@ -458,7 +507,7 @@ static float log_sum_exp(const float *x, size_t n)
 {
     float m = maximum(x, n);
 
-    return (float)(m + log(sum_exp(NULL, x, n, m)));
+    return (float)(m + log(sum_exp(x, n, m)));
 }
 
 /* The largest of the lane that begins at x[0]; the sign of a zero is not the order's affair. */

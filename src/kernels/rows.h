@@ -1,5 +1,5 @@
 /*
- * rows.h - every row of the table over a vector of 16 lanes: the body of avx2.c and avx512.c.
+ * rows.h - the rows of the table over a vector of 16 lanes: with attend.h the body of avx2.c and avx512.c.
  *
  * The including file defines before, besides what polynomial.h asks for:
  *
@@ -16,7 +16,7 @@
  *     FEW_TOKENS                      tokens that one tile can have at most
  *     tall_rows[FEW_TOKENS]           rows of a tile of 1, 2, ... tokens; all divide BLOCK_ROWS
  *     TILES_OF_TYPE(TYPE, suffix)     those tiles, of one row too, and of SHRINK_ROWS rows for one token
- *     TILE_COLUMNS, TILE_HEADS        of the tiles of sum_columns and of attention; at most 4 heads
+ *     TILE_COLUMNS, TILE_HEADS        of the tiles of sum_columns: vectors and tokens
  *
  * Tiles are what registers can hold. Their shapes never show in the results: an output has its own
  * accumulator, fed in an order that the contract fixes.
@@ -505,7 +505,7 @@ static void layer_norm(float *out, const float *x, const float *weight, const fl
     }
 }
 
-/* ---- attention ---- */
+/* ---- rotation ---- */
 
 static void rope(float *x, const float *cosine, const float *sine, size_t n)
 {
@@ -526,285 +526,7 @@ static void rope(float *x, const float *cosine, const float *sine, size_t n)
     }
 }
 
-static float maximum(const float *x, size_t n)
-{
-    vec m[4];
-    size_t i = 0;
-
-    for (size_t c = 0; c < 4; c++)
-        m[c] = v_set(-INFINITY);
-    for (; i + 4 * LANES <= n; i += 4 * LANES)
-        for (size_t c = 0; c < 4; c++)
-            m[c] = v_max(m[c], v_load(x + i + c * LANES));
-    float most = v_join_max(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
-    for (; i < n; i++)
-        most = most > x[i] ? most : x[i];
-    return most;
-}
-
-/* The sum of e^(x - m); with `keep` the terms are stored there, which may be x. */
-ALWAYS_INLINE float sum_exp(float *keep, const float *x, size_t n, float m)
-{
-    vec sums = v_set(0.0f), most = v_set(m);
-    size_t i = 0;
-
-    for (; i + LANES <= n; i += LANES) {
-        vec e = v_exp(v_sub(v_load(x + i), most));
-        if (keep)
-            v_store(keep + i, e);
-        sums = v_add(sums, e);
-    }
-    if (i < n) {
-        float rest[LANES];
-        v_store(rest, v_exp(v_sub(v_load_some(x + i, n - i), most)));
-        if (keep)
-            memcpy(keep + i, rest, (n - i) * sizeof *rest);
-        sums = v_add(sums, v_load_some(rest, n - i));
-    }
-    return v_join(sums);
-}
-
-static void scale_all(float *x, size_t n, float factor)
-{
-    size_t i = 0;
-
-    for (; i + LANES <= n; i += LANES)
-        v_store(x + i, v_mul(v_load(x + i), v_set(factor)));
-    if (i < n)
-        v_store_some(x + i, v_mul(v_load_some(x + i, n - i), v_set(factor)), n - i);
-}
-
-static void softmax(float *x, size_t n)
-{
-    scale_all(x, n, 1.0f / sum_exp(x, x, n, maximum(x, n)));
-}
-
-enum { MIX_BLOCKS = 8 }; /* whose values stay near while all heads and columns pass */
-
-/* What attend was asked, and which blocks of positions that is. */
-struct attention {
-    float *out;
-    size_t out_stride;
-    const float *q;
-    size_t q_stride, n_heads, d_head;
-    const void *const *k_blocks, *const *v_blocks;
-    size_t block_tokens, first, n_positions;
-    float *scores; /* (n_heads, n_positions) */
-    size_t begin, end, distance; /* in blocks */
-};
-
-/* What is asked of one block: n positions from j on. */
-struct run {
-    size_t j, n;
-    const char *rows, *ahead; /* keys or values; the same place of a block that will be wanted */
-};
-
-/* Blocks lie anywhere, so that memory cannot foresee them. */
-ALWAYS_INLINE struct run run_of(enum weight_type type, const struct attention *a, const void *const *blocks,
-                                size_t block)
-{
-    size_t j = block * a->block_tokens, row = j < a->first ? a->first - j : 0;
-    size_t at = row * a->d_head * weight_type_size(type);
-    return (struct run){.j = j + row,
-                        .n = least(a->block_tokens, a->n_positions - j) - row,
-                        .rows = (const char *)blocks[block] + at,
-                        .ahead = (const char *)blocks[least(block + a->distance, a->end - 1)] + at};
-}
-
-/* scores[h][r] = q[h] . keys[r] for some keys and heads. What lies at `ahead` is fetched bit by bit, since a burst
-   would be waited for. */
-ALWAYS_INLINE void score_tile(enum weight_type type, size_t n_keys, size_t n_heads, float *scores,
-                              size_t scores_stride, const char *keys, const char *ahead, size_t d_head,
-                              const float *q, size_t q_stride)
-{
-    const size_t size = weight_type_size(type);
-    vec acc[8][8], key[8];
-    size_t k = 0;
-
-#pragma GCC unroll 8
-    for (size_t r = 0; r < n_keys; r++)
-#pragma GCC unroll 8
-        for (size_t h = 0; h < n_heads; h++)
-            acc[r][h] = v_set(0.0f);
-#pragma GCC unroll 2
-    for (; k + LANES <= d_head; k += LANES) {
-#pragma GCC unroll 8
-        for (size_t r = 0; r < n_keys; r++) {
-            key[r] = v_load_weights(type, keys + (r * d_head + k) * size);
-            __builtin_prefetch(ahead + (r * d_head + k) * size, 0, 2);
-        }
-#pragma GCC unroll 8
-        for (size_t h = 0; h < n_heads; h++) {
-            vec query = v_load(q + h * q_stride + k);
-#pragma GCC unroll 8
-            for (size_t r = 0; r < n_keys; r++)
-                acc[r][h] = v_fma(key[r], query, acc[r][h]);
-        }
-    }
-    if (k < d_head) {
-#pragma GCC unroll 8
-        for (size_t r = 0; r < n_keys; r++)
-            key[r] = v_load_some_weights(type, keys + (r * d_head + k) * size, d_head - k);
-#pragma GCC unroll 8
-        for (size_t h = 0; h < n_heads; h++) {
-            vec query = v_load_some(q + h * q_stride + k, d_head - k);
-#pragma GCC unroll 8
-            for (size_t r = 0; r < n_keys; r++)
-                acc[r][h] = v_fma(key[r], query, acc[r][h]);
-        }
-    }
-#pragma GCC unroll 8
-    for (size_t h = 0; h < n_heads; h++) {
-        size_t r = 0;
-#pragma GCC unroll 2
-        for (; r + 4 <= n_keys; r += 4)
-            v_join_4(scores + h * scores_stride + r, acc[r][h], acc[r + 1][h], acc[r + 2][h], acc[r + 3][h]);
-#pragma GCC unroll 4
-        for (; r < n_keys; r++)
-            scores[h * scores_stride + r] = v_join(acc[r][h]);
-    }
-}
-
-/* How many heads make the next tile when n are left: 5 are 3 and 2, not 4 and 1. */
-ALWAYS_INLINE size_t next_heads(size_t n)
-{
-    size_t n_tiles = (n + TILE_HEADS - 1) / TILE_HEADS;
-    return (n + n_tiles - 1) / n_tiles;
-}
-
-/* Some keys of a run against all heads. */
-ALWAYS_INLINE void score_keys(enum weight_type type, size_t n_keys, const struct attention *a, size_t j,
-                              const char *keys, const char *ahead)
-{
-    for (size_t h = 0, n; h < a->n_heads; h += n) {
-        float *scores = a->scores + h * a->n_positions + j;
-        const float *q = a->q + h * a->q_stride;
-        n = next_heads(a->n_heads - h);
-        ahead = h == 0 ? ahead : keys; /* once is enough */
-        if (n == 1)
-            score_tile(type, n_keys, 1, scores, a->n_positions, keys, ahead, a->d_head, q, a->q_stride);
-        else if (n == 2)
-            score_tile(type, n_keys, 2, scores, a->n_positions, keys, ahead, a->d_head, q, a->q_stride);
-        else if (n == 3 && TILE_HEADS > 2)
-            score_tile(type, n_keys, 3, scores, a->n_positions, keys, ahead, a->d_head, q, a->q_stride);
-        else if (TILE_HEADS > 3)
-            score_tile(type, n_keys, 4, scores, a->n_positions, keys, ahead, a->d_head, q, a->q_stride);
-    }
-}
-
-ALWAYS_INLINE void score_all(enum weight_type type, const struct attention *a)
-{
-    const size_t row_bytes = a->d_head * weight_type_size(type);
-
-    for (size_t block = a->begin; block < a->end; block++) {
-        struct run run = run_of(type, a, a->k_blocks, block);
-        size_t r = 0;
-        for (; r + TILE_ROWS <= run.n; r += TILE_ROWS)
-            score_keys(type, TILE_ROWS, a, run.j + r, run.rows + r * row_bytes, run.ahead + r * row_bytes);
-        for (; r < run.n; r++)
-            score_keys(type, 1, a, run.j + r, run.rows + r * row_bytes, run.ahead + r * row_bytes);
-    }
-}
-
-/* For some heads h, columns from `column` on and blocks: out[h][c] += sum of p[h][j] v[j][c]. The last of the vectors has
-   `last` columns. Between calls the sums wait in `out`. */
-ALWAYS_INLINE void mix_tile(enum weight_type type, size_t n_heads, size_t n_vectors, size_t last,
-                            const struct attention *a, size_t head, size_t column, size_t begin, size_t end)
-{
-    float *out = a->out + head * a->out_stride + column;
-    vec acc[8][8], value[8];
-
-#pragma GCC unroll 8
-    for (size_t h = 0; h < n_heads; h++)
-#pragma GCC unroll 8
-        for (size_t c = 0; c < n_vectors; c++) {
-            const float *at = out + h * a->out_stride + c * LANES;
-            acc[h][c] = last < LANES ? v_load_some(at, last) : v_load(at);
-        }
-    for (size_t block = begin; block < end; block++) {
-        const struct run run = run_of(type, a, a->v_blocks, block);
-        const float *p = a->scores + head * a->n_positions + run.j;
-        const char *wanted = head > 0 ? run.rows : run.ahead; /* fetched once is enough */
-        for (size_t j = 0; j < run.n; j++) {
-            const char *row = weight_at(type, run.rows, j * a->d_head + column);
-            const char *ahead = weight_at(type, wanted, j * a->d_head + column);
-#pragma GCC unroll 8
-            for (size_t c = 0; c < n_vectors; c++) {
-                const char *at = weight_at(type, row, c * LANES);
-                value[c] = last < LANES ? v_load_some_weights(type, at, last) : v_load_weights(type, at);
-                if (c * LANES * weight_type_size(type) % 64 == 0)
-                    __builtin_prefetch(weight_at(type, ahead, c * LANES), 0, 2);
-            }
-#pragma GCC unroll 8
-            for (size_t h = 0; h < n_heads; h++) {
-                vec factor = v_set(p[h * a->n_positions + j]);
-#pragma GCC unroll 8
-                for (size_t c = 0; c < n_vectors; c++)
-                    acc[h][c] = v_fma(value[c], factor, acc[h][c]);
-            }
-        }
-    }
-#pragma GCC unroll 8
-    for (size_t h = 0; h < n_heads; h++)
-#pragma GCC unroll 8
-        for (size_t c = 0; c < n_vectors; c++) {
-            float *at = out + h * a->out_stride + c * LANES;
-            if (last < LANES)
-                v_store_some(at, acc[h][c], last);
-            else
-                v_store(at, acc[h][c]);
-        }
-}
-
-ALWAYS_INLINE void mix_heads(enum weight_type type, size_t n_heads, const struct attention *a, size_t head,
-                             size_t begin, size_t end)
-{
-    size_t i = 0;
-
-    for (; i + TILE_COLUMNS * LANES <= a->d_head; i += TILE_COLUMNS * LANES)
-        mix_tile(type, n_heads, TILE_COLUMNS, LANES, a, head, i, begin, end);
-    for (; i + LANES <= a->d_head; i += LANES)
-        mix_tile(type, n_heads, 1, LANES, a, head, i, begin, end);
-    if (i < a->d_head)
-        mix_tile(type, n_heads, 1, a->d_head - i, a, head, i, begin, end);
-}
-
-ALWAYS_INLINE void mix_all(enum weight_type type, const struct attention *a)
-{
-    for (size_t h = 0; h < a->n_heads; h++)
-        memset(a->out + h * a->out_stride, 0, a->d_head * sizeof *a->out);
-    for (size_t begin = a->begin, end; begin < a->end; begin = end) {
-        end = least(begin + MIX_BLOCKS, a->end);
-        for (size_t h = 0, n; h < a->n_heads; h += n) {
-            n = next_heads(a->n_heads - h);
-            if (n == 1)
-                mix_heads(type, 1, a, h, begin, end);
-            else if (n == 2)
-                mix_heads(type, 2, a, h, begin, end);
-            else if (n == 3 && TILE_HEADS > 2)
-                mix_heads(type, 3, a, h, begin, end);
-            else if (TILE_HEADS > 3)
-                mix_heads(type, 4, a, h, begin, end);
-        }
-    }
-}
-
-ALWAYS_INLINE void attend(enum weight_type type, struct attention *a, float scale)
-{
-    size_t n = a->n_positions - least(a->first, a->n_positions);
-
-    if (n > 0) {
-        a->begin = a->first / a->block_tokens;
-        a->end = (a->n_positions - 1) / a->block_tokens + 1;
-        a->distance = BYTES_AHEAD / (a->block_tokens * a->d_head * weight_type_size(type)) + 1;
-    }
-    score_all(type, a);
-    for (size_t h = 0; h < a->n_heads && n > 0; h++) {
-        scale_all(a->scores + h * a->n_positions + a->first, n, scale);
-        softmax(a->scores + h * a->n_positions + a->first, n);
-    }
-    mix_all(type, a);
-}
+/* ---- narrowing ---- */
 
 ALWAYS_INLINE void narrow(enum weight_type type, void *out, const float *x, size_t n)
 {
@@ -824,36 +546,49 @@ ALWAYS_INLINE void narrow(enum weight_type type, void *out, const float *x, size
     }
 }
 
-#define CACHE_ROWS_OF_TYPE(TYPE, suffix)                                                                     \
+#define NARROW_OF_TYPE(TYPE, suffix)                                                                         \
     static void narrow_##suffix(void *out, const float *x, size_t n)                                         \
     {                                                                                                        \
         narrow(TYPE, out, x, n);                                                                             \
-    }                                                                                                        \
-    static void attend_##suffix(float *out, size_t out_stride, const float *q, size_t q_stride,              \
-                                size_t n_heads, size_t d_head, const void *const *k_blocks,                  \
-                                const void *const *v_blocks, size_t block_tokens, size_t first,              \
-                                size_t n_positions, float scale, float *scores)                              \
-    {                                                                                                        \
-        struct attention a = {.out = out,                                                                    \
-                              .out_stride = out_stride,                                                      \
-                              .q = q,                                                                        \
-                              .q_stride = q_stride,                                                          \
-                              .n_heads = n_heads,                                                            \
-                              .d_head = d_head,                                                              \
-                              .k_blocks = k_blocks,                                                          \
-                              .v_blocks = v_blocks,                                                          \
-                              .block_tokens = block_tokens,                                                  \
-                              .first = first,                                                                \
-                              .n_positions = n_positions,                                                    \
-                              .scores = scores};                                                             \
-        attend(TYPE, &a, scale);                                                                             \
     }
 
-CACHE_ROWS_OF_TYPE(WEIGHT_F32, f32)
-CACHE_ROWS_OF_TYPE(WEIGHT_F16, f16)
-CACHE_ROWS_OF_TYPE(WEIGHT_BF16, bf16)
+NARROW_OF_TYPE(WEIGHT_F32, f32)
+NARROW_OF_TYPE(WEIGHT_F16, f16)
+NARROW_OF_TYPE(WEIGHT_BF16, bf16)
 
 /* ---- over the vocabulary ---- */
+
+static float maximum(const float *x, size_t n)
+{
+    vec m[4];
+    size_t i = 0;
+
+    for (size_t c = 0; c < 4; c++)
+        m[c] = v_set(-INFINITY);
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (size_t c = 0; c < 4; c++)
+            m[c] = v_max(m[c], v_load(x + i + c * LANES));
+    float most = v_join_max(v_max(v_max(m[0], m[1]), v_max(m[2], m[3])));
+    for (; i < n; i++)
+        most = most > x[i] ? most : x[i];
+    return most;
+}
+
+/* The sum of e^(x - m). */
+static float sum_exp(const float *x, size_t n, float m)
+{
+    vec sums = v_set(0.0f), most = v_set(m);
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        sums = v_add(sums, v_exp(v_sub(v_load(x + i), most)));
+    if (i < n) {
+        float rest[LANES];
+        v_store(rest, v_exp(v_sub(v_load_some(x + i, n - i), most)));
+        sums = v_add(sums, v_load_some(rest, n - i));
+    }
+    return v_join(sums);
+}
 
 static size_t arg_max(const float *x, size_t n)
 {
@@ -872,7 +607,7 @@ static float log_sum_exp(const float *x, size_t n)
 {
     float m = maximum(x, n);
 
-    return (float)(m + log(sum_exp(NULL, x, n, m)));
+    return (float)(m + log(sum_exp(x, n, m)));
 }
 
 #define PANELS_ELEMENTS

@@ -1,6 +1,6 @@
 /*
- * attention.c - a unit of work is some neighbouring queries of a sequence with one key/value head; units are cut to about
- * the same number of keys. While a prompt is read, a query needs keys that other units would write, so
+ * attention.c - a unit of work is some neighbouring queries of a sequence with one key/value head: what a call of the kernel walks the
+ * keys and values once for. While a prompt is read, a query needs keys that other units would write, so
  * all keys are written first; in decoding each unit writes its own. Keys and values are always read from the cache, after they
  * were rounded to its type: a chunk's own tokens see each other as those of later chunks see them.
  */
@@ -10,10 +10,8 @@
 #include "model/family.h"
 
 enum {
-    UNITS_PER_THREAD = 8,
-    LEAST_KEYS = 256,      /* of one unit, unless a sequence has fewer */
-    LEAST_WORK = 1 << 15,  /* multiplications that are worth another part */
-    SCORE_STEP = 1024      /* scratch grows in powers of two from here, so that steps reuse it */
+    UNIT_ROWS = 96,       /* heads times tokens of a unit: more share what is read, fewer stay in the nearer caches */
+    LEAST_WORK = 1 << 15  /* multiplications that are worth another part */
 };
 
 struct attention_unit {
@@ -27,37 +25,22 @@ struct run {
     float scale;
 };
 
-static size_t round_up_to_power(size_t n, size_t least)
+/* Keys that all of the sequence's tokens here look at. */
+static size_t count_keys(const struct batch_sequence *sequence)
 {
-    size_t power = least;
-    while (power < n)
-        power *= 2;
-    return power;
+    size_t n = sequence->n_tokens;
+    return n * sequence->first_position + n * (n + 1) / 2;
 }
 
-/* Keys that tokens [first, first + n) of the sequence look at. */
-static size_t count_keys(const struct batch_sequence *sequence, size_t first, size_t n)
-{
-    return n * (sequence->first_position + first) + n * (n + 1) / 2;
-}
-
-/* How many tokens from `first` on make a unit. */
-static size_t cut(const struct batch_sequence *sequence, size_t first, size_t target)
-{
-    size_t n = 1, n_left = sequence->n_tokens - first;
-    while (n < n_left && count_keys(sequence, first, n + 1) <= target)
-        n++;
-    return n;
-}
-
-static size_t plan_units(struct attention *attention, size_t target, struct attention_unit *units)
+/* Neighbouring units of a head are neighbours in the plan, and so are heads: in a block of the cache they lie side by side. */
+static size_t plan_units(const struct attention *attention, size_t n_most, struct attention_unit *units)
 {
     size_t n = 0;
     for (size_t s = 0; s < attention->batch->n_sequences; s++) {
         const struct batch_sequence *sequence = &attention->batch->sequences[s];
         for (size_t kv_head = 0; kv_head < attention->model->config.n_kv_heads; kv_head++)
             for (size_t first = 0, n_tokens; first < sequence->n_tokens; first += n_tokens, n++) {
-                n_tokens = cut(sequence, first, target);
+                n_tokens = size_min(n_most, sequence->n_tokens - first);
                 if (units)
                     units[n] = (struct attention_unit){sequence, kv_head, first, n_tokens};
             }
@@ -68,31 +51,22 @@ static size_t plan_units(struct attention *attention, size_t target, struct atte
 bool attention_plan(struct attention *attention, struct arena *arena, struct error *err)
 {
     const struct model_config *config = &attention->model->config;
-    size_t n_threads = pool_n_threads(attention->pool), n_keys = 0, n_positions = 0;
+    size_t n_threads = pool_n_threads(attention->pool), n_keys = 0, n_group = config->n_heads / config->n_kv_heads;
+    size_t n_most = size_max(UNIT_ROWS / n_group, 1);
     attention->is_decode = true;
     for (size_t s = 0; s < attention->batch->n_sequences; s++) {
         const struct batch_sequence *sequence = &attention->batch->sequences[s];
-        n_keys += count_keys(sequence, 0, sequence->n_tokens);
-        n_positions = size_max(n_positions, sequence->first_position + sequence->n_tokens);
+        n_keys += config->n_kv_heads * count_keys(sequence);
         attention->is_decode &= sequence->n_tokens == 1;
     }
-    n_keys *= config->n_kv_heads;
-    size_t n_group = config->n_heads / config->n_kv_heads;
-    size_t target = size_max(n_keys / (n_threads * UNITS_PER_THREAD), LEAST_KEYS);
-    attention->n_units = plan_units(attention, target, NULL);
+    attention->n_units = plan_units(attention, n_most, NULL);
     attention->n_parts = size_min(attention->n_units, 2 * n_keys * n_group * config->d_head / LEAST_WORK + 1);
-
-    n_positions = round_up_to_power(n_positions, SCORE_STEP);
-    attention->n_scores = n_positions * n_group;
-    attention->n_blocks = n_positions / KV_BLOCK_TOKENS;
-    size_t n_units = round_up_to_power(attention->n_units, 64), n_addresses = n_threads * attention->n_blocks;
-    attention->units = arena_allocate(arena, n_units * sizeof *attention->units);
-    attention->scores = arena_allocate(arena, n_threads * attention->n_scores * sizeof *attention->scores);
-    attention->keys = arena_allocate(arena, n_addresses * sizeof *attention->keys);
-    attention->values = arena_allocate(arena, n_addresses * sizeof *attention->values);
-    if (!attention->units || !attention->scores || !attention->keys || !attention->values)
+    attention->n_scratch = kernels_attend_scratch((attention->is_decode ? 1 : n_most) * n_group, config->d_head);
+    attention->units = arena_allocate(arena, attention->n_units * sizeof *attention->units);
+    attention->scratch = arena_allocate(arena, n_threads * attention->n_scratch * sizeof *attention->scratch);
+    if (!attention->units || !attention->scratch)
         return error_no_memory(err);
-    plan_units(attention, target, attention->units);
+    plan_units(attention, n_most, attention->units);
     return true;
 }
 
@@ -128,12 +102,7 @@ static void prepare(const struct run *run, const struct batch_sequence *sequence
     for (size_t head = 0; head < n_group; head++)
         prepare_head(run, q + head * d_head, token, NORM_ROLE_Q);
     prepare_head(run, k, token, NORM_ROLE_K);
-    uint32_t block = sequence->blocks[position / KV_BLOCK_TOKENS];
-    enum weight_type type = kv_type(attention->kv);
-    size_t row = position % KV_BLOCK_TOKENS * d_head * weight_type_size(type);
-    const struct kernels *kernels = attention->model->kernels;
-    kernels->narrow[type]((char *)kv_keys(attention->kv, block, run->layer, kv_head) + row, k, d_head);
-    kernels->narrow[type]((char *)kv_values(attention->kv, block, run->layer, kv_head) + row, v, d_head);
+    kv_write(attention->kv, sequence->blocks[position / KV_BLOCK_TOKENS], run->layer, kv_head, position % KV_BLOCK_TOKENS, k, v);
 }
 
 static void attend(const struct run *run, const struct attention_unit *unit, size_t thread)
@@ -141,27 +110,24 @@ static void attend(const struct run *run, const struct attention_unit *unit, siz
     struct attention *attention = run->attention;
     const struct model_config *config = &attention->model->config;
     const struct batch_sequence *sequence = unit->sequence;
-    const struct kernels *kernels = attention->model->kernels;
-    enum weight_type type = kv_type(attention->kv);
-    size_t d_head = config->d_head, n_group = config->n_heads / config->n_kv_heads;
-    size_t n_before = sequence->first_position + unit->first;
-    size_t first_seen = run->window && n_before + 1 > run->window ? n_before + 1 - run->window : 0;
-    const void **keys = attention->keys + thread * attention->n_blocks;
-    const void **values = attention->values + thread * attention->n_blocks;
-
-    for (size_t b = first_seen / KV_BLOCK_TOKENS; b < ceil_divide(n_before + unit->n_tokens, KV_BLOCK_TOKENS); b++) {
-        keys[b] = kv_keys(attention->kv, sequence->blocks[b], run->layer, unit->kv_head);
-        values[b] = kv_values(attention->kv, sequence->blocks[b], run->layer, unit->kv_head);
-    }
-    for (size_t i = 0; i < unit->n_tokens; i++) {
-        size_t token = sequence->first_token + unit->first + i, n_positions = n_before + i + 1;
-        size_t first = run->window && n_positions > run->window ? n_positions - run->window : 0;
-        size_t head_at = unit->kv_head * n_group * d_head;
-        kernels->attend[type](attention->out + token * config->n_heads * d_head + head_at, d_head,
-                              qkv_row(attention, token) + head_at, d_head, n_group, d_head, keys, values,
-                              KV_BLOCK_TOKENS, first, n_positions, run->scale,
-                              attention->scores + thread * attention->n_scores);
-    }
+    size_t n_group = config->n_heads / config->n_kv_heads, head_at = unit->kv_head * n_group * config->d_head;
+    size_t token = sequence->first_token + unit->first, n_out = config->n_heads * config->d_head;
+    struct attend work = {.out = attention->out + token * n_out + head_at,
+                          .out_stride = n_out,
+                          .q = qkv_row(attention, token) + head_at,
+                          .q_stride = n_out + 2 * config->n_kv_heads * config->d_head,
+                          .n_tokens = unit->n_tokens,
+                          .n_heads = n_group,
+                          .d_head = config->d_head,
+                          .first_position = sequence->first_position + unit->first,
+                          .window = run->window,
+                          .scale = run->scale,
+                          .blocks = sequence->blocks,
+                          .keys = kv_keys(attention->kv, 0, run->layer, unit->kv_head),
+                          .values = kv_values(attention->kv, 0, run->layer, unit->kv_head),
+                          .block_bytes = kv_stride(attention->kv),
+                          .scratch = attention->scratch + thread * attention->n_scratch};
+    attention->model->kernels->attend[kv_type(attention->kv)](&work);
 }
 
 static void prepare_tokens(void *context, size_t part, size_t n_parts, size_t thread)

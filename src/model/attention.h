@@ -23,9 +23,8 @@ struct attention {
     struct attention_unit *units;
     size_t n_units, n_parts;
     bool is_decode;                      /* every sequence has one token here */
-    float *scores;                       /* per thread */
-    const void **keys, **values;         /* per thread: block addresses */
-    size_t n_scores, n_blocks;           /* of one thread */
+    float *scratch;                      /* per thread */
+    size_t n_scratch;                    /* of one thread */
 };
 
 /* What is the same for all layers of a step: how the work is cut, scratch. In `arena`. */

@@ -1,22 +1,27 @@
 /*
  * kv.c - one mapping cut into blocks, a count per block, a stack of free ones.
  *
- * In a block each layer's head has its keys and then its values side by side, because attention reads both. The
+ * The mapping asks for huge pages: blocks are read in any order, a few kilobytes here and there, and every other small page would be
+ * looked up again. In a block each layer's head has its keys and then its values side by side, because attention reads both. The
  * last block given back is the first given out again: its pages are there already.
  */
 #include "model/kv.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 #include "base/bytes.h"
 
+enum { WRITE_CHUNK = 128 }; /* elements of a key that are rounded at a time */
+
 struct kv {
     char *memory;
     size_t n_bytes;
+    const struct kernels *kernels;
     enum weight_type type;
-    size_t n_layers, n_kv_heads;
+    size_t n_layers, n_kv_heads, d_head;
     size_t head_bytes; /* keys, or values, of one head in a block */
     size_t block_bytes;
     size_t n_blocks, n_free;
@@ -41,6 +46,8 @@ static struct kv *allocate(size_t n_blocks, size_t block_bytes)
     if (kv->references && kv->free_blocks) {
         void *memory = mmap(NULL, kv->n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         kv->memory = memory == MAP_FAILED ? NULL : memory;
+        if (kv->memory)
+            madvise(memory, kv->n_bytes, MADV_HUGEPAGE); /* a wish: without them all works as well */
     }
     if (!kv->memory) {
         kv_destroy(kv);
@@ -68,9 +75,11 @@ struct kv *kv_create(const struct model *model, enum weight_type type, uint64_t 
                   (unsigned long long)(n_blocks * block_bytes));
         return NULL;
     }
+    kv->kernels = model->kernels;
     kv->type = type;
     kv->n_layers = model->config.n_layers;
     kv->n_kv_heads = model->config.n_kv_heads;
+    kv->d_head = model->config.d_head;
     kv->head_bytes = KV_BLOCK_TOKENS * model->config.d_head * weight_type_size(type);
     kv->block_bytes = (size_t)block_bytes;
     kv->n_blocks = kv->n_free = (size_t)n_blocks;
@@ -147,4 +156,35 @@ void *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
 void *kv_values(struct kv *kv, uint32_t block, size_t layer, size_t kv_head)
 {
     return head_at(kv, block, layer, kv_head) + kv->head_bytes;
+}
+
+size_t kv_stride(const struct kv *kv)
+{
+    return kv->block_bytes;
+}
+
+/* A chunk of elements of a key, as they lie one below the other in a block. */
+static void write_column(char *out, const char *elements, size_t n, size_t size)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(out + i * KV_BLOCK_TOKENS * size, elements + i * size, size);
+}
+
+void kv_write(struct kv *kv, uint32_t block, size_t layer, size_t kv_head, size_t row, const float *key, const float *value)
+{
+    size_t size = weight_type_size(kv->type);
+    char *keys = (char *)kv_keys(kv, block, layer, kv_head) + row * size;
+    char *values = (char *)kv_values(kv, block, layer, kv_head) + row * kv->d_head * size;
+    char elements[WRITE_CHUNK * sizeof(float)];
+
+    assert(row < KV_BLOCK_TOKENS);
+    kv->kernels->narrow[kv->type](values, value, kv->d_head);
+    for (size_t i = 0, n; i < kv->d_head; i += n) {
+        n = size_min(WRITE_CHUNK, kv->d_head - i);
+        kv->kernels->narrow[kv->type](elements, key + i, n);
+        if (size == sizeof(float))
+            write_column(keys + i * KV_BLOCK_TOKENS * size, elements, n, sizeof(float));
+        else
+            write_column(keys + i * KV_BLOCK_TOKENS * size, elements, n, sizeof(uint16_t));
+    }
 }

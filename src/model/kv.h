@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "model/model.h"
 
-#define KV_BLOCK_TOKENS 16
+#define KV_BLOCK_TOKENS KERNELS_KV_BLOCK
 #define KV_NO_BLOCK UINT32_MAX
 
 struct kv;
@@ -32,8 +32,13 @@ void kv_retain(struct kv *kv, uint32_t block);
 void kv_release(struct kv *kv, uint32_t block);
 size_t kv_n_references(const struct kv *kv, uint32_t block);
 
-/* (KV_BLOCK_TOKENS, d_head) elements: keys or values of one layer and key/value head in a block. */
+/* Keys, (d_head, KV_BLOCK_TOKENS) elements, and values, (KV_BLOCK_TOKENS, d_head), of one layer and key/value head in a block: so
+   that whoever scores or mixes reads whole vectors. From a block to the next it is kv_stride bytes. */
 void *kv_keys(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);
 void *kv_values(struct kv *kv, uint32_t block, size_t layer, size_t kv_head);
+size_t kv_stride(const struct kv *kv);
+
+/* Rounds d_head floats each into position `row` of a block. */
+void kv_write(struct kv *kv, uint32_t block, size_t layer, size_t kv_head, size_t row, const float *key, const float *value);
 
 #endif

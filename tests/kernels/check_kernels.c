@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/cpu.h"
 #include "base/pool.h"
@@ -191,44 +192,125 @@ static void check_rope(const struct kernels *reference, const struct kernels *se
     }
 }
 
-/* One random call. What keys, queries and values are like goes together so that scores stay finite, mostly. */
-static void compare_attend(const struct kernels *reference, const struct kernels *set, enum weight_type type,
-                           size_t d_head, size_t n_positions)
+/* A sequence's keys and values, in blocks that lie in any order, each at the end of some room. */
+struct cached {
+    enum weight_type type;
+    size_t d_head, n_blocks, block_bytes;
+    char *keys, *values;
+    uint32_t numbers[MOST_POSITIONS / KERNELS_KV_BLOCK + 1];
+};
+
+static struct cached cached_of(enum weight_type type, size_t d_head, size_t n_positions, enum values kind)
+{
+    struct cached cached = {.type = type,
+                            .d_head = d_head,
+                            .n_blocks = (n_positions + KERNELS_KV_BLOCK - 1) / KERNELS_KV_BLOCK,
+                            .block_bytes = KERNELS_KV_BLOCK * d_head * weight_type_size(type)};
+    cached.keys = edge_weights(0, cached.n_blocks * KERNELS_KV_BLOCK * d_head, type, kind);
+    cached.values = edge_weights(1, cached.n_blocks * KERNELS_KV_BLOCK * d_head, type, kind == NASTY ? NASTY : PLAIN);
+    for (size_t b = 0; b < cached.n_blocks; b++)
+        cached.numbers[b] = (uint32_t)b;
+    for (size_t b = cached.n_blocks; b-- > 1;) {
+        size_t other = random_between(0, b);
+        uint32_t number = cached.numbers[b];
+        cached.numbers[b] = cached.numbers[other], cached.numbers[other] = number;
+    }
+    return cached;
+}
+
+/* Element i of position j. */
+static char *key_at(const struct cached *cached, size_t j, size_t i)
+{
+    return cached->keys + cached->numbers[j / KERNELS_KV_BLOCK] * cached->block_bytes +
+           (i * KERNELS_KV_BLOCK + j % KERNELS_KV_BLOCK) * weight_type_size(cached->type);
+}
+static char *value_at(const struct cached *cached, size_t j, size_t i)
+{
+    return cached->values + cached->numbers[j / KERNELS_KV_BLOCK] * cached->block_bytes +
+           (j % KERNELS_KV_BLOCK * cached->d_head + i) * weight_type_size(cached->type);
+}
+
+/* What nobody sees may be anything. */
+static void spoil(const struct cached *cached, size_t first, size_t end)
+{
+    for (size_t j = 0; j < cached->n_blocks * KERNELS_KV_BLOCK; j++)
+        for (size_t i = 0; i < cached->d_head && (j < first || j >= end); i++) {
+            memset(key_at(cached, j, i), 0xff, weight_type_size(cached->type));
+            memset(value_at(cached, j, i), 0xff, weight_type_size(cached->type));
+        }
+}
+
+/* A random call, but for outputs: first_position and n_tokens are given. */
+static struct attend attend_of(const struct cached *cached, size_t first_position, size_t n_tokens, enum values kind)
+{
+    size_t n_heads = random_between(1, random_between(0, 3) ? 9 : 16), width = n_heads * cached->d_head;
+    struct attend work = {.out_stride = width + random_between(0, 5), .q_stride = width + random_between(0, 5),
+                          .n_tokens = n_tokens, .n_heads = n_heads, .d_head = cached->d_head, .first_position = first_position,
+                          .window = random_between(0, 3) ? 0 : random_between(1, first_position + n_tokens + 1),
+                          .scale = 0.125f, .blocks = cached->numbers, .keys = cached->keys, .values = cached->values,
+                          .block_bytes = cached->block_bytes};
+    size_t n_scratch = kernels_attend_scratch(n_tokens * n_heads, cached->d_head), end = first_position + 1;
+    work.q = edge_floats(2, (n_tokens - 1) * work.q_stride + width, kind);
+    work.scratch = edge_floats(3, n_scratch, WIDE);
+    spoil(cached, work.window && end > work.window ? end - work.window : 0, first_position + n_tokens);
+    return work;
+}
+
+static size_t attend_outputs(const struct attend *work)
+{
+    return (work->n_tokens - 1) * work->out_stride + work->n_heads * work->d_head;
+}
+
+/* What keys, queries and values are like goes together so that scores stay finite, mostly. */
+static void compare_attend(const struct kernels *reference, const struct kernels *set, enum weight_type type, size_t d_head,
+                           size_t first_position, size_t n_tokens)
 {
     enum values kind = (enum values)random_between(0, N_VALUES - 1);
-    size_t n_heads = random_between(1, 9), block_tokens = random_between(1, 40);
-    size_t first = random_between(0, 3) ? 0 : random_between(0, n_positions);
-    size_t n_blocks = (n_positions + block_tokens - 1) / block_tokens;
-    size_t q_stride = d_head + random_between(0, 5), out_stride = d_head + random_between(0, 5);
-    size_t block_elements = block_tokens * d_head;
-    const void *keys = edge_weights(0, n_blocks * block_elements, type, kind);
-    const void *values = edge_weights(1, n_blocks * block_elements, type, kind == NASTY ? NASTY : PLAIN);
-    const float *q = edge_floats(2, (n_heads - 1) * q_stride + d_head, kind == NASTY ? PLAIN : kind);
-    const void *k_blocks[MOST_POSITIONS], *v_blocks[MOST_POSITIONS];
-    float *scores = edge(3, n_heads * n_positions * sizeof *scores);
+    struct cached cached = cached_of(type, d_head, first_position + n_tokens, kind);
+    struct attend work = attend_of(&cached, first_position, n_tokens, kind == NASTY ? PLAIN : kind);
+    struct outputs out = outputs_of(attend_outputs(&work), PLAIN);
     char shape[128];
 
-    for (size_t b = 0; b < n_blocks; b++) { /* the last first: no order may be assumed */
-        size_t at = (n_blocks - 1 - b) * block_elements * weight_type_size(type);
-        k_blocks[b] = (const char *)keys + at;
-        v_blocks[b] = (const char *)values + at;
-    }
-    struct outputs out = outputs_of((n_heads - 1) * out_stride + d_head, PLAIN);
-    reference->attend[type](out.reference, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks,
-                            block_tokens, first, n_positions, 0.125f, scores);
-    set->attend[type](out.set, out_stride, q, q_stride, n_heads, d_head, k_blocks, v_blocks, block_tokens,
-                      first, n_positions, 0.125f, scores);
-    snprintf(shape, sizeof shape, "%s, %zu heads of %zu, positions %zu to %zu in blocks of %zu",
-             weight_type_name(type), n_heads, d_head, first, n_positions, block_tokens);
+    work.out = out.reference;
+    reference->attend[type](&work);
+    work.out = out.set;
+    set->attend[type](&work);
+    snprintf(shape, sizeof shape, "%s, %zu tokens from %zu on, window %zu, %zu heads of %zu", weight_type_name(type), n_tokens,
+             first_position, work.window, work.n_heads, d_head);
     compare(&out, set, "attend", shape);
 }
 
 static void check_attend(const struct kernels *reference, const struct kernels *set)
 {
     for (int type = 0; type < N_ELEMENT_TYPES; type++)
-        for (size_t i = 0; i < 300; i++)
-            compare_attend(reference, set, (enum weight_type)type, i < 140 ? i + 1 : random_between(1, 160),
-                           random_between(1, i % 10 ? 100 : MOST_POSITIONS));
+        for (size_t i = 0; i < 400; i++)
+            compare_attend(reference, set, (enum weight_type)type, i < 256 ? i + 1 : random_between(1, 160),
+                           random_between(0, i % 10 ? 100 : MOST_POSITIONS - 20), random_between(0, 2) ? random_between(1, 20) : 1);
+}
+
+/* However a prompt is cut, each token comes out the same. */
+static void check_attend_tells_tokens_apart(const struct kernels *set)
+{
+    static float together[MAX_OUT], apart[MAX_OUT];
+
+    for (int type = 0; type < N_ELEMENT_TYPES; type++)
+        for (size_t i = 0; i < 40; i++) {
+            size_t n_tokens = random_between(2, 20), n;
+            struct cached cached = cached_of((enum weight_type)type, random_between(1, 130), MOST_POSITIONS, PLAIN);
+            struct attend work = attend_of(&cached, random_between(0, MOST_POSITIONS - 20), n_tokens, PLAIN), part = work;
+            work.out = together;
+            set->attend[type](&work);
+            for (size_t t = 0; t < n_tokens; t += n) {
+                n = random_between(1, n_tokens - t);
+                part.n_tokens = n, part.first_position = work.first_position + t;
+                part.q = work.q + t * work.q_stride, part.out = apart + t * work.out_stride;
+                set->attend[type](&part);
+            }
+            for (size_t t = 0; t < n_tokens; t++)
+                check(memcmp(together + t * work.out_stride, apart + t * work.out_stride,
+                             work.n_heads * work.d_head * sizeof *apart) == 0, set->name, "attend",
+                      "a token's result depends on its company");
+        }
 }
 
 /* Floats of all kinds: any bits, and those next to where a rounding changes. */
@@ -503,36 +585,60 @@ static void known_norms(const struct kernels *set)
     }
 }
 
+static double cached_value(const struct kernels *set, enum weight_type type, const char *at)
+{
+    float value;
+    set->widen[type](&value, at, 1);
+    return (double)value;
+}
+
+/* Plain attention in double: all scores, their exponentials, the mixture. An error in a score is one in its weight. */
+static void known_row(const struct kernels *set, const struct cached *cached, const struct attend *work, size_t token, size_t head)
+{
+    static double p[MOST_POSITIONS];
+    size_t end = work->first_position + token + 1, first = work->window && end > work->window ? end - work->window : 0;
+    const float *q = work->q + token * work->q_stride + head * work->d_head;
+    const float *out = work->out + token * work->out_stride + head * work->d_head;
+    double sum = 0, largest = 0;
+
+    for (size_t j = first; j < end; j++) {
+        double score = 0, magnitude = 0;
+        for (size_t i = 0; i < work->d_head; i++) {
+            double product = (double)work->scale * (double)q[i] * cached_value(set, cached->type, key_at(cached, j, i));
+            score += product, magnitude += fabs(product);
+        }
+        sum += p[j] = exp(score);
+        largest = fmax(largest, magnitude);
+    }
+    for (size_t i = 0; i < work->d_head; i++) {
+        double mixed = 0, magnitude = 0;
+        for (size_t j = first; j < end; j++) {
+            double product = p[j] / sum * cached_value(set, cached->type, value_at(cached, j, i));
+            mixed += product, magnitude += fabs(product);
+        }
+        check(fabs((double)out[i] - mixed) <= 0x1p-23 * (16 + 4 * largest) * magnitude, set->name, "attend", "far from double");
+    }
+}
+
 static void known_attention(const struct kernels *set)
 {
-    enum { D = 20, N = 50, FIRST = 7, BLOCK = 16, N_BLOCKS = 4 };
-    float keys[N_BLOCKS * BLOCK * D], values[N_BLOCKS * BLOCK * D], q[D], out[D], scores[N];
-    const void *k_blocks[N_BLOCKS], *v_blocks[N_BLOCKS];
-    double p[N], sum = 0;
+    static float out[MAX_OUT];
 
-    for (size_t i = 0; i < N_BLOCKS * BLOCK * D; i++)
-        keys[i] = 4 * random_float(), values[i] = random_float();
-    for (size_t i = 0; i < D; i++)
-        q[i] = random_float();
-    for (size_t b = 0; b < N_BLOCKS; b++)
-        k_blocks[b] = keys + b * BLOCK * D, v_blocks[b] = values + b * BLOCK * D;
-    set->attend[WEIGHT_F32](out, D, q, D, 1, D, k_blocks, v_blocks, BLOCK, FIRST, N, 0.25f, scores);
-    for (size_t j = FIRST; j < N; j++) {
-        double dot = 0;
-        for (size_t i = 0; i < D; i++)
-            dot += (double)q[i] * (double)keys[j * D + i];
-        sum += p[j] = exp(0.25 * dot);
+    for (size_t i = 0; i < 30; i++) {
+        size_t n_tokens = random_between(1, 9), first_position = random_between(0, MOST_POSITIONS - n_tokens);
+        enum weight_type type = (enum weight_type)(i % N_ELEMENT_TYPES);
+        struct cached cached = cached_of(type, random_between(1, 130), first_position + n_tokens, PLAIN);
+        struct attend work = attend_of(&cached, first_position, n_tokens, i % 2 ? PLAIN : EQUALS);
+        work.out = out;
+        set->attend[type](&work);
+        for (size_t t = 0; t < n_tokens; t++)
+            for (size_t h = 0; h < work.n_heads; h++)
+                known_row(set, &cached, &work, t, h);
     }
-    for (size_t i = 0; i < D; i++) {
-        double mixed = 0;
-        for (size_t j = FIRST; j < N; j++)
-            mixed += p[j] / sum * (double)values[j * D + i];
-        check(near(out[i], mixed, 1e-6), set->name, "attend", "far from double");
-    }
-    set->attend[WEIGHT_F32](out, D, q, D, 1, D, k_blocks, v_blocks, BLOCK, N, N, 0.25f, scores);
-    for (size_t i = 0; i < D; i++)
-        check(out[i] == 0.0f, set->name, "attend", "no position at all does not give 0");
+}
 
+static void known_rotation(const struct kernels *set)
+{
     float x[6] = {1, 2, 3, 4, 5, 6}, cosine[3] = {0, 1, 0.5f}, sine[3] = {1, 0, -0.5f};
     const float turned[6] = {-4, 2, 4.5f, 1, 5, 1.5f};
     set->rope(x, cosine, sine, 6);
@@ -597,8 +703,10 @@ static void known_values(const struct kernels *set)
     known_activations(set);
     known_norms(set);
     known_attention(set);
+    known_rotation(set);
     known_vocabulary(set);
     check_shrink_tells_tokens_apart(set);
+    check_attend_tells_tokens_apart(set);
 }
 
 /* ---- the polynomials ---- */
@@ -668,6 +776,8 @@ struct job {
     size_t n_rows, n_in, n_tokens, bytes;
     char *pool;
     float *x, *out, *scores;
+    const struct attend_shape *attend;
+    const uint32_t *blocks;
 };
 
 /* Another matrix each time, so that weights come from memory, as in decoding. */
@@ -689,22 +799,30 @@ static void run_expand(void *context, size_t i)
     job->set->expand[job->type](job->out, job->n_rows, weights_of(job, i), job->n_in, job->x, job->n_in, 1.0f, job->n_rows, job->n_tokens);
 }
 
-enum { HEADS = 4, D_HEAD = 128, BLOCK_TOKENS = 16, CACHED_HEADS = 8 };
+/* As the cache has them: in each block, for each head, its keys and then its values. */
+struct attend_shape {
+    size_t n_heads, d_head, n_kv_heads;
+};
+enum { CHUNK = 256, TILE_ROWS = 96 };
 
-/* One of eight key/value heads of a sequence, whose blocks lie as the cache has them: each head's keys, then its values. */
+/* The last n_tokens of job->n_in positions of one head of one of the sequences in the pool. */
 static void run_attend(void *context, size_t i)
 {
     struct job *job = context;
-    const void *blocks[2][4096 / BLOCK_TOKENS];
-    size_t n_blocks = job->n_in / BLOCK_TOKENS, n_bytes = BLOCK_TOKENS * D_HEAD * weight_type_size(job->type);
-    size_t n_sequences = POOL_BYTES / (job->bytes * CACHED_HEADS);
-    const char *at = job->pool + (i / CACHED_HEADS) % n_sequences * job->bytes * CACHED_HEADS;
-
-    for (size_t b = 0; b < n_blocks; b++)
-        for (size_t part = 0; part < 2; part++)
-            blocks[part][b] = at + ((b * CACHED_HEADS + i % CACHED_HEADS) * 2 + part) * n_bytes;
-    job->set->attend[job->type](job->out, D_HEAD, job->x, D_HEAD, job->n_rows, D_HEAD, blocks[0], blocks[1],
-                                BLOCK_TOKENS, 0, job->n_in, 0.088f, job->scores);
+    const struct attend_shape *shape = job->attend;
+    size_t part_bytes = KERNELS_KV_BLOCK * shape->d_head * weight_type_size(job->type), n_kv_heads = shape->n_kv_heads;
+    size_t n_sequences = POOL_BYTES / (job->bytes * n_kv_heads), tile = TILE_ROWS / shape->n_heads, n;
+    const char *sequence = job->pool + i / n_kv_heads % n_sequences * job->bytes * n_kv_heads;
+    struct attend work = {.out = job->out, .out_stride = shape->n_heads * shape->d_head, .q = job->x,
+                          .q_stride = shape->n_heads * shape->d_head, .n_heads = shape->n_heads, .d_head = shape->d_head,
+                          .scale = 0.125f, .blocks = job->blocks, .keys = sequence + i % n_kv_heads * 2 * part_bytes,
+                          .block_bytes = n_kv_heads * 2 * part_bytes, .scratch = job->scores};
+    work.values = (const char *)work.keys + part_bytes;
+    for (size_t t = 0; t < job->n_tokens; t += n) {
+        n = tile < job->n_tokens - t ? tile : job->n_tokens - t;
+        work.n_tokens = n, work.first_position = job->n_in - job->n_tokens + t;
+        job->set->attend[job->type](&work);
+    }
 }
 
 static void run_narrow(void *context, size_t i)
@@ -747,11 +865,29 @@ static void measure(const char *what, struct job *job, double flops, void (*work
     fflush(stdout);
 }
 
+static void bench_attend(struct job job, enum weight_type type, const struct limits *limits)
+{
+    static const struct attend_shape shapes[] = {{7, 64, 2}, {4, 64, 8}, {4, 128, 8}, {1, 128, 8}};
+    static const size_t contexts[] = {512, 2048, 8192}, tokens[] = {1, CHUNK};
+    char what[64];
+
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (size_t t = 0; t < 2; t++)
+            for (size_t c = 0; c < sizeof contexts / sizeof *contexts; c++) {
+                size_t n = tokens[t], width = shapes[s].n_heads * shapes[s].d_head;
+                size_t n_pairs = n * contexts[c] - n * (n - 1) / 2;
+                job.type = type, job.attend = &shapes[s], job.n_tokens = n, job.n_in = contexts[c];
+                job.bytes = 2 * job.n_in * shapes[s].d_head * weight_type_size(type);
+                snprintf(what, sizeof what, "attend %-4s %zux%zu, %zu of %zu", weight_type_name(type), shapes[s].n_heads,
+                         shapes[s].d_head, n, contexts[c]);
+                measure(what, &job, 4.0 * (double)(n_pairs * width), run_attend, limits);
+            }
+}
+
 static void bench_set(struct job job)
 {
     static const size_t shapes[][2] = {{16, 2048}, {16, 8192}, {64, 2048}};
-    static const size_t tokens[] = {1, 2, 4, 8, 32, 128}, ranks[] = {8, 16, 64},
-                        positions[] = {512, 4096};
+    static const size_t tokens[] = {1, 2, 4, 8, 32, 128}, ranks[] = {8, 16, 64};
     struct limits limits = measure_limits(job.set, job.pool);
     char what[64];
 
@@ -776,14 +912,7 @@ static void bench_set(struct job job)
             measure(what, &job, 2.0 * (double)(job.n_rows * job.n_in * t), run_expand, &limits);
         }
     for (int type = 0; type < N_ELEMENT_TYPES; type++)
-        for (size_t heads = 1; heads <= HEADS; heads *= HEADS)
-            for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
-                job.type = (enum weight_type)type, job.n_rows = heads, job.n_in = positions[p];
-                job.bytes = 2 * job.n_in * D_HEAD * weight_type_size(job.type);
-                snprintf(what, sizeof what, "attend %-4s %zu x %d, %zu positions", weight_type_name(job.type),
-                         heads, D_HEAD, job.n_in);
-                measure(what, &job, 4.0 * (double)(heads * D_HEAD * job.n_in), run_attend, &limits);
-            }
+        bench_attend(job, (enum weight_type)type, &limits);
     for (int type = WEIGHT_F16; type < N_ELEMENT_TYPES; type++) {
         job.type = (enum weight_type)type, job.n_in = 1024, job.bytes = job.n_in * sizeof(float);
         snprintf(what, sizeof what, "narrow %-4s 1024", weight_type_name(job.type));
@@ -803,13 +932,18 @@ static void bench_set(struct job job)
 static int bench(const struct kernels *const *sets, size_t n_sets, const char *only)
 {
     const size_t n_floats = 512 * 8192;
+    static uint32_t blocks[8192 / KERNELS_KV_BLOCK];
     struct job job = {.pool = aligned_alloc(4096, POOL_BYTES),
                       .x = malloc(n_floats * sizeof(float)),
                       .out = malloc(n_floats * sizeof(float)),
-                      .scores = malloc(HEADS * 4096 * sizeof(float))};
+                      .scores = malloc(kernels_attend_scratch(TILE_ROWS, 128) * sizeof(float)),
+                      .blocks = blocks};
 
+    madvise(job.pool, POOL_BYTES, MADV_HUGEPAGE);
     if (!job.pool || !job.x || !job.out || !job.scores)
         return 2;
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++)
+        blocks[i] = (uint32_t)i;
     /* Every type reads numbers near 1 or near 0.01 here. */
     for (size_t i = 0; i < POOL_BYTES / sizeof(uint16_t); i++)
         ((uint16_t *)(void *)job.pool)[i] = (uint16_t)(0x3c00 + (i * 40503 & 0x3ff));

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { REGION_BYTES = 4 << 20, N_REGIONS = 8, MAX_OUT = 1 << 18 };
+enum { REGION_BYTES = 4 << 20, N_REGIONS = 8 };
 
 size_t n_checks, n_failures;
 

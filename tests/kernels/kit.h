@@ -36,7 +36,7 @@ float *edge_floats(size_t region, size_t n, enum values kind);
 /* Weights of any element type: for the short ones any bits but infinity and NaN, nasty or not. */
 void *edge_weights(size_t region, size_t n, enum weight_type type, enum values kind);
 
-enum { GUARD_BYTES = 64 };
+enum { GUARD_BYTES = 64, MAX_OUT = 1 << 18 };
 
 /* Two outputs, of the reference and of a set, with the same content before and guards around. */
 struct outputs {

@@ -59,7 +59,7 @@ void *aligned_alloc(size_t alignment, size_t n)
 }
 #endif
 
-enum { N_TOKENS = 40, N_VOCAB = 96, CONTEXT = 96 };
+enum { N_TOKENS = 80, N_VOCAB = 96, CONTEXT = 96 }; /* more tokens than a step of attention */
 
 static void random_tokens(int32_t *tokens, size_t n, unsigned seed)
 {

@@ -83,6 +83,36 @@ static void every_head_of_every_layer_has_its_own_room(void **state)
         check_rooms((enum weight_type)type);
 }
 
+/* Of the second of two heads, so that a wrong place shows. */
+static void check_written(enum weight_type type)
+{
+    const struct model model = {.config = MODEL.config, .kernels = kernels_select(0, "c", NULL)};
+    const float key[] = {1, 2, 3, 4}, value[] = {-5, -6, -7, -8};
+    struct kv *kv = kv_create(&model, type, 2 * kv_block_bytes(&model, type), 16, NULL);
+    size_t size = weight_type_size(type);
+    unsigned char elements[2][4 * sizeof(float)], *keys = kv_keys(kv, 1, 2, 1), *values = kv_values(kv, 1, 2, 1);
+    assert_ptr_equal(keys, (unsigned char *)kv_keys(kv, 0, 2, 1) + kv_stride(kv));
+    model.kernels->narrow[type](elements[0], key, 4);
+    model.kernels->narrow[type](elements[1], value, 4);
+    kv_write(kv, 1, 2, 1, 5, key, value);
+    for (size_t row = 0; row < KV_BLOCK_TOKENS; row++)
+        for (size_t i = 0; i < 4; i++) {
+            static const unsigned char nothing[sizeof(float)];
+            const unsigned char *wanted_key = row == 5 ? elements[0] + i * size : nothing;
+            const unsigned char *wanted_value = row == 5 ? elements[1] + i * size : nothing;
+            assert_memory_equal(keys + (i * KV_BLOCK_TOKENS + row) * size, wanted_key, size);
+            assert_memory_equal(values + (row * 4 + i) * size, wanted_value, size);
+        }
+    kv_destroy(kv);
+}
+
+static void keys_are_written_as_columns_and_values_as_rows(void **state)
+{
+    (void)state;
+    for (int type = 0; type < N_ELEMENT_TYPES; type++)
+        check_written((enum weight_type)type);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -90,6 +120,7 @@ int main(void)
         cmocka_unit_test(a_budget_too_small_for_one_sequence_is_refused),
         cmocka_unit_test(blocks_go_round),
         cmocka_unit_test(every_head_of_every_layer_has_its_own_room),
+        cmocka_unit_test(keys_are_written_as_columns_and_values_as_rows),
     };
     return cmocka_run_group_tests_name("kv", tests, NULL, NULL);
 }
