@@ -4,7 +4,11 @@
     tools/random_model.py qwen2.5-0.5b /tmp/qwen05b
     build/src/lorad bench --model /tmp/qwen05b
 
-Standard library only. The same shape gives the same bytes. The text that such a model makes means nothing; its speed does.
+or LoRA adapters for it as PEFT directories, /tmp/adapters/a0 and so on, on all linear maps:
+
+    tools/random_model.py qwen2.5-0.5b /tmp/adapters --adapters 8 --rank 16
+
+Standard library only. The same arguments give the same bytes. The text that such a model makes means nothing; its speed does.
 """
 import argparse
 import json
@@ -46,16 +50,25 @@ def tensors(c):
     yield "model.norm.weight", (h,), None
 
 
-def block(deviation, n=1 << 19):
+def block(deviation, seed, n=1 << 19):
     """Random values, to be repeated; an odd number of them, so that rows differ."""
     if deviation is None:
         return struct.pack("<H", bf16(1.0)) * n
-    draw = random.Random(round(deviation * 1e9))
+    draw = random.Random(round(deviation * 1e9) + seed)
     return b"".join(struct.pack("<H", bf16(draw.gauss(0, deviation))) for _ in range(n - 1))
 
 
-def write_weights(path, config):
-    header, offset, entries = {}, 0, list(tensors(config))
+def adapter_tensors(c, rank):
+    """A and B of every linear map; small, so that the adapted model's activations stay near 1."""
+    for name, shape, _ in tensors(c):
+        if name.endswith("_proj.weight"):
+            path = "base_model.model." + name.removesuffix("weight")
+            yield path + "lora_A.weight", (rank, shape[1]), 0.01
+            yield path + "lora_B.weight", (shape[0], rank), 0.01
+
+
+def write_tensors(path, entries, seed=0):
+    header, offset, entries = {}, 0, list(entries)
     for name, shape, _ in entries:
         n_bytes = 2
         for d in shape:
@@ -68,7 +81,9 @@ def write_weights(path, config):
     with open(path, "wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
         for name, _, deviation in entries:
-            data = blocks.setdefault(deviation, block(deviation))
+            if deviation not in blocks:
+                blocks[deviation] = block(deviation, seed)
+            data = blocks[deviation]
             begin, end = header[name]["data_offsets"]
             left = end - begin
             while left > 0:
@@ -85,16 +100,33 @@ def byte_level_tokenizer():
             "model": {"type": "BPE", "vocab": {characters[b]: b for b in range(256)}, "merges": []}}
 
 
+def write_model(directory, config):
+    (directory / "config.json").write_text(json.dumps({**config, "hidden_act": "silu", "torch_dtype": "bfloat16"}, indent=1))
+    (directory / "tokenizer.json").write_text(json.dumps(byte_level_tokenizer(), indent=1))
+    write_tensors(directory / "model.safetensors", tensors(config))
+
+
+def write_adapter(directory, config, rank, seed):
+    directory.mkdir(exist_ok=True)
+    sites = sorted({name.split(".")[-2] for name, _, _ in tensors(config) if name.endswith("_proj.weight")})
+    (directory / "adapter_config.json").write_text(json.dumps(
+        {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank, "target_modules": sites}, indent=1))
+    write_tensors(directory / "adapter_model.safetensors", adapter_tensors(config, rank), seed)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("directory", type=pathlib.Path)
+    parser.add_argument("--adapters", type=int, default=0, metavar="N", help="write N adapters, a0 and so on, and no model")
+    parser.add_argument("--rank", type=int, default=16, metavar="R", help="their rank (16)")
     arguments = parser.parse_args()
     config = SHAPES[arguments.shape]
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    (arguments.directory / "config.json").write_text(json.dumps({**config, "hidden_act": "silu", "torch_dtype": "bfloat16"}, indent=1))
-    (arguments.directory / "tokenizer.json").write_text(json.dumps(byte_level_tokenizer(), indent=1))
-    write_weights(arguments.directory / "model.safetensors", config)
+    if not arguments.adapters:
+        write_model(arguments.directory, config)
+    for i in range(arguments.adapters):
+        write_adapter(arguments.directory / f"a{i}", config, arguments.rank, seed=i + 1)
 
 
 if __name__ == "__main__":
