@@ -213,9 +213,10 @@ enum lorad_bench_scenario {
     LORAD_BENCH_MERGE,      /* merged, on the fly and auto, over the number of sequences */
     LORAD_BENCH_SWAP,       /* running streams while adapters load and merge; the first token after a load */
     LORAD_BENCH_STARVATION, /* one adapter floods, another asks now and then */
-    LORAD_BENCH_PREFIX      /* requests that begin alike */
+    LORAD_BENCH_PREFIX,     /* requests that begin alike */
+    LORAD_BENCH_QUALITY     /* predictions of each weight type against f32; of adapters, on the fly and merged */
 };
-#define LORAD_BENCH_SCENARIOS 8
+#define LORAD_BENCH_SCENARIOS 9
 #define LORAD_BENCH_MAX_POINTS 16
 
 /* Sizes that are 0 become the scenario's own; what a scenario has no use for is refused. */
@@ -225,13 +226,14 @@ struct lorad_bench_options {
     size_t n_adapters, rank;     /* random adapters on all linear sites; STEADY: 0 adapters are the base */
     enum lorad_element adapter_dtype;
     size_t prompt_tokens, new_tokens, n_sequences, n_repeats;
-    size_t n_requests;           /* STARVATION: of the adapter that asks now and then; PREFIX: that begin alike */
+    size_t n_requests;           /* STARVATION: of the adapter that asks now and then; PREFIX: that begin alike; QUALITY: texts */
     size_t n_flood;              /* STARVATION: requests at once */
     size_t period_ms;            /* STARVATION: between two requests of the other adapter */
     size_t n_merges;             /* SWAP: of the adapters that are loaded */
     const size_t *points;        /* RANKS, ADAPTERS, MERGE: what is stepped through, growing */
     size_t n_points;
     bool merged;                 /* STEADY: through W' */
+    const char *texts_dir;       /* QUALITY: what the adapters of open.adapters_dir answer, ID.jsonl; NULL: texts of their own */
     struct lorad_limits_options limits; /* how the limit beside each figure is measured; threads and progress are those of `open` */
 };
 LORAD_API const char *lorad_bench_scenario_name(enum lorad_bench_scenario scenario);

@@ -18,6 +18,7 @@ static const char DESCRIPTION[] =
     "  swap        time between tokens of running streams while adapters load and merge; first token after a load\n"
     "  starvation  time to first token of an adapter that asks now and then while another one floods\n"
     "  prefix      time to first token of requests that begin alike\n"
+    "  quality     perplexity and divergence from f32 of each weight type (--weights: of one), and of adapters on the fly and merged\n"
     "What the machine can do at best is measured first. Beside each rate stands what that allows, and the share that is reached.\n"
     "A flag that is not given takes the value in brackets for its scenario; one that a scenario has no use for is refused.";
 
@@ -94,11 +95,11 @@ int bench_main(int argc, char **argv)
          .help = "tokens in each prompt (steady, prefix 512; swap 64; mix, ranks, starvation 32; adapters, merge 16)"},
         {.name = "tokens", .argument = "N", .kind = OPTION_COUNT, .out = &bench.new_tokens, .minimum = 2, .maximum = 1e6,
          .help = "tokens to generate (steady 64; mix, ranks, merge, starvation 32; adapters 16; prefix 4; swap 64, before and after "
-                 "the loads)"},
+                 "the loads; quality 256, in each text)"},
         {.name = "repeats", .argument = "N", .kind = OPTION_COUNT, .out = &bench.n_repeats, .minimum = 1, .maximum = 64,
          .help = "turns (5; adapters, swap, starvation 3)"},
         {.name = "requests", .argument = "N", .kind = OPTION_COUNT, .out = &bench.n_requests, .minimum = 2, .maximum = 1e5,
-         .help = "starvation: of the adapter that asks now and then (20); prefix: that begin alike (8)"},
+         .help = "starvation: of the adapter that asks now and then (20); prefix: that begin alike (8); quality: texts (32)"},
         {.name = "flood", .argument = "N", .kind = OPTION_COUNT, .out = &bench.n_flood, .minimum = 1, .maximum = 1000,
          .help = "starvation: requests at once of the other one (200)"},
         {.name = "period-ms", .argument = "MS", .kind = OPTION_COUNT, .out = &bench.period_ms, .minimum = 1, .maximum = 60000,
@@ -106,6 +107,11 @@ int bench_main(int argc, char **argv)
         {.name = "merges", .argument = "N", .kind = OPTION_COUNT, .out = &bench.n_merges, .minimum = 1, .maximum = 4096,
          .help = "swap: of the adapters that are loaded (5)"},
         {.name = "merged", .kind = OPTION_FLAG, .out = &bench.merged, .help = "steady: through W' = W + s BA, not on the fly"},
+        {.name = "adapters-dir", .argument = "DIR", .kind = OPTION_TEXT, .out = &bench.open.adapters_dir,
+         .help = "quality: every PEFT directory in it is measured too"},
+        {.name = "texts", .argument = "DIR", .kind = OPTION_TEXT, .out = &bench.texts_dir,
+         .help = "quality: right answers of adapters, ID.jsonl with a {\"prompt\", \"answer\"} in each line (texts that each model writes "
+                 "in f32)"},
         {.name = "cpu", .argument = "SET", .kind = OPTION_TEXT, .out = &bench.open.cpu,
          .help = "forces an instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512bf16"},
         {.name = "context", .argument = "N", .kind = OPTION_COUNT, .out = &bench.open.context, .minimum = 1, .maximum = 1e7,
@@ -124,7 +130,7 @@ int bench_main(int argc, char **argv)
     struct command command = {
         .name = "bench",
         .synopsis = "--model PATH [--scenario NAME] [--clients N] [--adapters N] [--rank R] [flags] | --limits [flags]",
-        .summary = "Measures how fast a model and its adapters are served, and how steadily.",
+        .summary = "Measures how fast a model and its adapters are served, how steadily, and how well.",
         .description = DESCRIPTION,
         .options = options};
     const char **operands = calloc((size_t)argc + 1, sizeof *operands);

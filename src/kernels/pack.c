@@ -163,15 +163,16 @@ static float value_of_code(size_t code)
     return (float)PACK_Q4_VALUES[code] - ZERO_BYTE;
 }
 
-/* The code whose value is nearest to an integer of [-128, 127], plus 128; and that value. */
-static uint8_t nearest_codes[256];
-static float nearest_values[256];
+/* The code whose value is nearest to an integer of [-256, 255], plus 256; and that value. */
+enum { NEAREST_ZERO = 256, N_NEAREST = 2 * NEAREST_ZERO };
+static uint8_t nearest_codes[N_NEAREST];
+static float nearest_values[N_NEAREST];
 static pthread_once_t nearest_once = PTHREAD_ONCE_INIT;
 
 static void make_nearest(void)
 {
-    for (size_t i = 0, code = 0; i < 256; i++) {
-        float x = (float)i - ZERO_BYTE;
+    for (size_t i = 0, code = 0; i < N_NEAREST; i++) {
+        float x = (float)i - NEAREST_ZERO;
         while (code < 15 && fabsf(value_of_code(code + 1) - x) < fabsf(value_of_code(code) - x))
             code++;
         nearest_codes[i] = (uint8_t)code;
@@ -179,12 +180,11 @@ static void make_nearest(void)
     }
 }
 
-/* x rounded to an integer of [-128, 127], plus 128. */
+/* Where x, rounded to an integer, is in those tables. No scale that is tried makes a weight much larger than the codes' ends, so all are
+   inside; what is not finite gets any place. */
 static integers index_of(lanes x)
 {
-    x = select_lanes(x < 127.0f, x, all(127.0f));
-    x = select_lanes(x > -128.0f, x, all(-128.0f)) + (ROUND_TO_INTEGER + ZERO_BYTE);
-    return (integers)x & 255;
+    return (integers)(x + (ROUND_TO_INTEGER + NEAREST_ZERO)) & (N_NEAREST - 1);
 }
 
 static float sum(lanes x)
@@ -227,10 +227,11 @@ static bool has_value(const lanes *w, float value)
     return found[0] | found[1] | found[2] | found[3];
 }
 
-/* The value of the largest magnitude becomes one of the ends of the codes, or somewhat more or less: what is best. */
+/* The value of the largest magnitude becomes one of the ends of the codes, or somewhat more or less: what is best. More steps are not worth their
+   time: two more that are twice as far make the error 0.3 % smaller, the best of fifty scales 3 %, and predictions of models show neither. */
 static uint16_t quantize_q4(uint8_t *codes, const lanes *w)
 {
-    static const float STRETCH[] = {0.88f, 0.94f, 1.06f, 1.12f};
+    static const float STRETCH[] = {0.94f, 1.06f};
     float most = largest_magnitude(w);
     struct fit best = {.explained = -1};
     if (most > 0 && most <= FLT_MAX) {

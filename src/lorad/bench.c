@@ -1,5 +1,6 @@
 /*
- * bench.c - lorad_bench: opens a model, runs one scenario on it, and says what was measured on what.
+ * bench.c - lorad_bench: opens a model, runs one scenario on it, and says what was measured on what. Quality is measured without an engine:
+ * its scenario opens models itself.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,12 +49,18 @@ static json_t *options_json(const struct lorad_bench_options *options)
     return out;
 }
 
+static json_t *name_report(const struct lorad_bench_options *options)
+{
+    json_t *out = json_object();
+    json_object_set_new(out, "scenario", json_string(lorad_bench_scenario_name(options->scenario)));
+    json_object_set_new(out, "version", json_string(lorad_version()));
+    return out;
+}
+
 static json_t *begin_report(const struct bench *bench)
 {
     const struct lorad_model_info *info = lorad_model(bench->lorad);
-    json_t *out = json_object();
-    json_object_set_new(out, "scenario", json_string(lorad_bench_scenario_name(bench->options.scenario)));
-    json_object_set_new(out, "version", json_string(lorad_version()));
+    json_t *out = name_report(&bench->options);
     json_object_set_new(out, "model", json_string(info->name));
     json_object_set_new(out, "family", json_string(info->family));
     json_object_set_new(out, "weights", json_string(info->weights));
@@ -93,6 +100,17 @@ static bool measure_limits(struct bench *bench, struct error *err)
     return limits_measure(&options, &bench->limits, err);
 }
 
+static char *run_quality(const struct lorad_bench_options *options, struct error *err)
+{
+    json_t *report = name_report(options);
+    json_object_set_new(report, "model", json_string(options->open.model_path));
+    json_object_set_new(report, "kv_type", json_string(weight_type_name(kv_type_of(&options->open))));
+    json_object_set_new(report, "options", options_json(options));
+    char *text = bench_quality(options, report, err) ? report_text(report, err) : NULL;
+    json_decref(report);
+    return text;
+}
+
 char *lorad_bench(const struct lorad_bench_options *options, struct error *err)
 {
     struct bench bench = {0};
@@ -100,6 +118,8 @@ char *lorad_bench(const struct lorad_bench_options *options, struct error *err)
     char *text = NULL;
     if (!bench_complete_options(options, &bench.options, err))
         return NULL;
+    if (bench.options.scenario == LORAD_BENCH_QUALITY)
+        return run_quality(&bench.options, err);
     bench.directory = make_directory(err);
     if (bench.directory && measure_limits(&bench, err))
         bench.lorad = lorad_open(&bench.options.open, err);

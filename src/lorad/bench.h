@@ -2,8 +2,8 @@
  * bench.h - what the files of the bench share: an open lorad, adapters made for it, clients that stamp their tokens, figures.
  *
  * A scenario sees lorad through its public API, as any client does; only bench_adapters.c and bench_limits.c look inside, for
- * the base's sites and what its weights cost. What is compared is measured in turns (A B A B ...), since a machine's speed
- * drifts: a ratio is taken within a turn, and the median over the turns is reported.
+ * the base's sites and what its weights cost, and bench_quality.c, which runs models by itself. What is compared is measured in turns
+ * (A B A B ...), since a machine's speed drifts: a ratio is taken within a turn, and the median over the turns is reported.
  */
 #ifndef LORAD_BENCH_H
 #define LORAD_BENCH_H
@@ -189,5 +189,6 @@ bool bench_modes(struct bench *bench, json_t *report, struct error *err);
 bool bench_swap(struct bench *bench, json_t *report, struct error *err);
 bool bench_starvation(struct bench *bench, json_t *report, struct error *err);
 bool bench_prefix(struct bench *bench, json_t *report, struct error *err);
+bool bench_quality(const struct lorad_bench_options *options, json_t *report, struct error *err); /* opens models itself */
 
 #endif

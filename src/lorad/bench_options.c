@@ -18,17 +18,17 @@ struct rule {
 
 #define SIZE_AT(field) offsetof(struct lorad_bench_options, field)
 static const struct rule RULES[] = {
-    /*                                                     steady mix ranks adapters merge swap starvation prefix */
-    {"clients", SIZE_AT(n_sequences), 1, 256,             {1,     8,  8,    32,      -1,   4,   -1,        -1}},
-    {"adapters", SIZE_AT(n_adapters), 0, 4096,            {0,     0,  -1,   -1,      -1,   20,  -1,        -1}},
-    {"rank", SIZE_AT(rank), 1, 4096,                      {16,    16, -1,   16,      16,   16,  16,        16}},
-    {"prompt", SIZE_AT(prompt_tokens), 1, 1000000,        {512,   32, 32,   16,      16,   64,  32,        512}},
-    {"tokens", SIZE_AT(new_tokens), 2, 1000000,           {64,    32, 32,   16,      32,   64,  32,        4}},
-    {"repeats", SIZE_AT(n_repeats), 1, 64,                {5,     5,  5,    3,       5,    3,   3,         5}},
-    {"requests", SIZE_AT(n_requests), 2, 100000,          {-1,    -1, -1,   -1,      -1,   -1,  20,        8}},
-    {"flood", SIZE_AT(n_flood), 1, 1000,                  {-1,    -1, -1,   -1,      -1,   -1,  200,       -1}},
-    {"period-ms", SIZE_AT(period_ms), 1, 60000,           {-1,    -1, -1,   -1,      -1,   -1,  1000,      -1}},
-    {"merges", SIZE_AT(n_merges), 1, 4096,                {-1,    -1, -1,   -1,      -1,   5,   -1,        -1}},
+    /*                                                     steady mix ranks adapters merge swap starvation prefix     quality */
+    {"clients", SIZE_AT(n_sequences), 1, 256,             {1,     8,  8,    32,      -1,   4,   -1,        -1,         -1}},
+    {"adapters", SIZE_AT(n_adapters), 0, 4096,            {0,     0,  -1,   -1,      -1,   20,  -1,        -1,         -1}},
+    {"rank", SIZE_AT(rank), 1, 4096,                      {16,    16, -1,   16,      16,   16,  16,        16,         -1}},
+    {"prompt", SIZE_AT(prompt_tokens), 1, 1000000,        {512,   32, 32,   16,      16,   64,  32,        512,        -1}},
+    {"tokens", SIZE_AT(new_tokens), 2, 1000000,           {64,    32, 32,   16,      32,   64,  32,        4,          256}},
+    {"repeats", SIZE_AT(n_repeats), 1, 64,                {5,     5,  5,    3,       5,    3,   3,         5,          -1}},
+    {"requests", SIZE_AT(n_requests), 2, 100000,          {-1,    -1, -1,   -1,      -1,   -1,  20,        8,          32}},
+    {"flood", SIZE_AT(n_flood), 1, 1000,                  {-1,    -1, -1,   -1,      -1,   -1,  200,       -1,         -1}},
+    {"period-ms", SIZE_AT(period_ms), 1, 60000,           {-1,    -1, -1,   -1,      -1,   -1,  1000,      -1,         -1}},
+    {"merges", SIZE_AT(n_merges), 1, 4096,                {-1,    -1, -1,   -1,      -1,   5,   -1,        -1,         -1}},
 };
 
 struct points {
@@ -46,7 +46,7 @@ const char *lorad_bench_scenario_name(enum lorad_bench_scenario scenario)
     static const char *const names[LORAD_BENCH_SCENARIOS] = {
         [LORAD_BENCH_STEADY] = "steady",     [LORAD_BENCH_MIX] = "mix",   [LORAD_BENCH_RANKS] = "ranks",
         [LORAD_BENCH_ADAPTERS] = "adapters", [LORAD_BENCH_MERGE] = "merge", [LORAD_BENCH_SWAP] = "swap",
-        [LORAD_BENCH_STARVATION] = "starvation", [LORAD_BENCH_PREFIX] = "prefix",
+        [LORAD_BENCH_STARVATION] = "starvation", [LORAD_BENCH_PREFIX] = "prefix", [LORAD_BENCH_QUALITY] = "quality",
     };
     return (size_t)scenario < LORAD_BENCH_SCENARIOS ? names[scenario] : NULL;
 }
@@ -98,6 +98,10 @@ static bool check_combinations(const struct lorad_bench_options *options, struct
         return error_set(err, ERROR_BAD_INPUT, "merged", "is of scenario 'steady'; 'merge' compares both ways by itself");
     if (options->merged && options->n_adapters == 0)
         return error_set(err, ERROR_BAD_INPUT, "merged", "needs --adapters: the base has nothing to merge");
+    if (scenario != LORAD_BENCH_QUALITY && (options->texts_dir || options->open.adapters_dir))
+        return error_set(err, ERROR_BAD_INPUT, options->texts_dir ? "texts" : "adapters-dir", "is of scenario 'quality'");
+    if (options->texts_dir && !options->open.adapters_dir)
+        return error_set(err, ERROR_BAD_INPUT, "texts", "needs --adapters-dir: it holds their answers");
     if (scenario == LORAD_BENCH_MIX && options->n_adapters > options->n_sequences)
         return error_set(err, ERROR_BAD_INPUT, "adapters", "is %zu, but only %zu clients use them", options->n_adapters,
                          options->n_sequences);

@@ -171,6 +171,42 @@ class Limits(unittest.TestCase):
                 self.assertAlmostEqual(way["share_of_limit"], way["tokens_per_second"]["median"] / way["limit_tokens_per_second"], places=3)
 
 
+class Quality(unittest.TestCase):
+    SHORT = ["--model", DEMO, "--scenario", "quality", "--tokens", 24, "--requests", 3, "--kv-type", "f32", "--threads", 2]
+
+    def test_every_type_is_compared_with_f32(self):
+        report = json.loads(lorad("bench", *self.SHORT))
+        self.assertEqual([found["weights"] for found in report["types"]], ["f32", "f16", "bf16", "q8", "q4"])
+        self.assertEqual([found["bits_per_weight"] for found in report["types"]], [32, 16, 16, 8.5, 4.5])
+        losses = [found["base"]["kl"] for found in report["types"]]
+        self.assertEqual(losses, sorted(losses))
+        self.assertEqual(losses[0], 0)
+        self.assertEqual(report["types"][0]["base"]["perplexity"], report["base"]["perplexity"])
+        self.assertEqual((report["base"]["texts"], report["adapters"]), (3, []))
+
+    def test_adapters_are_compared_on_their_answers_or_on_texts_of_their_own(self):
+        with scratch() as texts:
+            shutil.copy(DEMO.parents[1] / "tests/data/demo/date.jsonl", texts)
+            report = json.loads(lorad("bench", *self.SHORT, "--weights", "q8", "--adapters-dir", DEMO.parents[1] / "adapters", "--texts", texts))
+        sources = {adapter["id"]: adapter["source"] for adapter in report["adapters"]}
+        self.assertEqual(sources.pop("date"), "answers")
+        self.assertEqual(set(sources.values()), {"written by the model"})
+        self.assertEqual([found["weights"] for found in report["types"]], ["q8"])
+        for adapter in report["types"][0]["adapters"]:
+            for way in ("on_the_fly", "merged", "merged_to_on_the_fly"):
+                self.assertLess(adapter[way]["kl"], 0.1)
+            self.assertEqual("right" in adapter["merged"], adapter["id"] == "date")
+
+    def test_texts_must_be_good(self):
+        with scratch() as texts:
+            flags = [*self.SHORT, "--adapters-dir", DEMO.parents[1] / "adapters", "--texts", texts]
+            for line, message in (('{"prompt": "a"}', "answer"), ("", "holds no text"), ('{"prompt": "", "answer": "b"}', "empty prompt")):
+                (texts / "command.jsonl").write_text(line + "\n")
+                done = subprocess.run([daemon.LORAD, "bench", *map(str, flags)], capture_output=True, timeout=300)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn(message, done.stderr.decode())
+
+
 class Bench(unittest.TestCase):
     SCENARIOS = {  # flags that make it short, and what must be in its report
         "steady": (["--adapters", 2, "--rank", 4, "--clients", 2, "--tokens", 32], ["decode_tokens_per_second"]),
@@ -209,6 +245,9 @@ class Bench(unittest.TestCase):
             (["--scenario", "prefix", "--clients", 3], "--clients: is 3, but scenario 'prefix' has no use for it"),
             (["--scenario", "swap", "--adapters", 2, "--merges", 3], "--merges: is 3, but only 2"),
             (["--scenario", "mix", "--max-sequences", 2], "--max-sequences: is 2, but 8"),
+            (["--scenario", "mix", "--adapters-dir", "."], "--adapters-dir: is of scenario 'quality'"),
+            (["--scenario", "quality", "--texts", "."], "--texts: needs --adapters-dir"),
+            (["--scenario", "quality", "--clients", 3], "--clients: is 3, but scenario 'quality' has no use for it"),
             (["--scenario", "best"], "--scenario: 'best' is none of steady"),
         ):
             with self.subTest(flags):
