@@ -27,6 +27,7 @@ struct lorad_options {
     const char *served_name;  /* NULL: the directory's name */
     const char *adapters_dir; /* load paths are confined to it; NULL: paths from the API are refused */
     const char *state_dir;    /* keeps the registry over a restart, and staged uploads; NULL: neither */
+    const char *weights_cache; /* a directory that keeps packed weights, for a quick start and to share them between processes; NULL: none */
     enum lorad_weights weights;
     size_t n_threads;         /* 0: the cores that the cgroup and the affinity mask grant */
     size_t context;           /* positions per sequence; 0: the model's, at most 8,192 */

@@ -17,14 +17,16 @@
 
 enum {
     DATA_ALIGNMENT = 64,
+    HUGE_PAGE = 2 << 20,
+    ATTEMPTS = 100, /* to find a free temporary name */
     MOST_DEPTH = 64 /* of a directory to remove: we make two levels, and recursion needs an end */
 };
 
 /* --- reading --- */
 
-/* Opens a regular file and tells its size; -1 with err. O_NONBLOCK keeps a FIFO from hanging us
+/* Opens a regular file and tells its size and stamp; -1 with err. O_NONBLOCK keeps a FIFO from hanging us
    before fstat can tell what it is. */
-static int open_regular(const char *path, size_t *n_bytes_out, struct error *err)
+static int open_regular(const char *path, size_t *n_bytes_out, struct file_stamp *stamp_out, struct error *err)
 {
     struct stat status;
     int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -40,6 +42,10 @@ static int open_regular(const char *path, size_t *n_bytes_out, struct error *err
         error_set(err, ERROR_TOO_LARGE, NULL, "'%s' has %jd bytes", path, (intmax_t)status.st_size);
     else {
         *n_bytes_out = (size_t)status.st_size;
+        *stamp_out = (struct file_stamp){
+            .inode = status.st_ino,
+            .modified_ns = (int64_t)status.st_mtim.tv_sec * 1000000000 + (int64_t)status.st_mtim.tv_nsec,
+        };
         return descriptor;
     }
     close(descriptor);
@@ -78,28 +84,59 @@ static bool read_exactly(int descriptor, unsigned char *out, size_t n_bytes, con
     return true;
 }
 
+/* Room for `n_bytes` that begins at a multiple of a huge page; NULL where there is none, and for what is too small to gain by it. */
+static void *reserve(size_t n_bytes)
+{
+    if (n_bytes < 2 * HUGE_PAGE || n_bytes > SIZE_MAX / 2)
+        return NULL;
+    size_t n_whole = align_up(n_bytes, HUGE_PAGE), n_reserved = n_whole + HUGE_PAGE;
+    char *room = mmap(NULL, n_reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (room == MAP_FAILED)
+        return NULL;
+    size_t n_before = (size_t)-(uintptr_t)room % HUGE_PAGE;
+    if (n_before > 0)
+        munmap(room, n_before);
+    munmap(room + n_before + n_whole, n_reserved - n_before - n_whole);
+    return room + n_before;
+}
+
+static void *map_descriptor(int descriptor, size_t n_bytes)
+{
+    void *room = reserve(n_bytes);
+    void *data = mmap(room, n_bytes, PROT_READ, MAP_SHARED | (room ? MAP_FIXED : 0), descriptor, 0);
+    if (!room)
+        return data;
+    int errno_value = errno;
+    long page = sysconf(_SC_PAGESIZE);
+    size_t n_used = data == MAP_FAILED ? 0 : align_up(n_bytes, page > 0 ? (size_t)page : HUGE_PAGE);
+    if (n_used < align_up(n_bytes, HUGE_PAGE))
+        munmap((char *)room + n_used, align_up(n_bytes, HUGE_PAGE) - n_used);
+    errno = errno_value;
+    return data;
+}
+
 bool file_map(struct file_bytes *file, const char *path, struct error *err)
 {
     size_t n_bytes;
-    int descriptor = open_regular(path, &n_bytes, err);
+    struct file_stamp stamp;
+    int descriptor = open_regular(path, &n_bytes, &stamp, err);
     if (descriptor < 0)
         return false;
-    void *data = NULL;
-    if (n_bytes > 0)
-        data = mmap(NULL, n_bytes, PROT_READ, MAP_SHARED, descriptor, 0);
+    void *data = n_bytes > 0 ? map_descriptor(descriptor, n_bytes) : NULL;
     int errno_value = errno;
     close(descriptor);
     if (data == MAP_FAILED)
         return error_io(err, "cannot map", path, errno_value);
-    *file = (struct file_bytes){.data = data, .n_bytes = n_bytes, .is_mapped = n_bytes > 0};
+    *file = (struct file_bytes){.data = data, .n_bytes = n_bytes, .is_mapped = n_bytes > 0, .stamp = stamp};
     return true;
 }
 
 bool file_read(struct file_bytes *file, const char *path, size_t maximum, struct error *err)
 {
     size_t n_bytes;
+    struct file_stamp stamp;
     unsigned char *data = NULL;
-    int descriptor = open_regular(path, &n_bytes, err);
+    int descriptor = open_regular(path, &n_bytes, &stamp, err);
     if (descriptor < 0)
         return false;
     if (n_bytes > maximum) {
@@ -117,7 +154,7 @@ bool file_read(struct file_bytes *file, const char *path, size_t maximum, struct
     if (!read_exactly(descriptor, data, n_bytes, path, err))
         goto fail;
     close(descriptor);
-    *file = (struct file_bytes){.data = data, .n_bytes = n_bytes};
+    *file = (struct file_bytes){.data = data, .n_bytes = n_bytes, .stamp = stamp};
     return true;
 
 fail:
@@ -189,34 +226,70 @@ static bool sync_directory_of(const char *path, struct error *err)
     return synced;
 }
 
+/* The numbers only make a clash with a crashed run's leftover rare; who uses the name must see to it. NULL: no memory. */
+static char *temporary_name(const char *path)
+{
+    static atomic_uint counter;
+    char *name;
+    return asprintf(&name, "%s.%ld.%u.tmp", path, (long)getpid(), atomic_fetch_add(&counter, 1)) < 0 ? NULL : name;
+}
+
+static void name_descriptor(char *out, size_t n_out, int descriptor)
+{
+    snprintf(out, n_out, "/proc/self/fd/%d", descriptor);
+}
+
+/* A file without a name beside `path`, that can be given one; -1 where there is no such thing. */
+static int open_unnamed(const char *path)
+{
+    char shown[64], *directory = directory_of(path);
+    int descriptor = directory ? open(directory, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666) : -1;
+    free(directory);
+    if (descriptor < 0)
+        return -1;
+    name_descriptor(shown, sizeof shown, descriptor);
+    if (access(shown, F_OK) == 0)
+        return descriptor;
+    close(descriptor); /* without /proc it would stay nameless */
+    return -1;
+}
+
+static int open_named(const char *path, char **temporary_out, struct error *err)
+{
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        char *temporary = temporary_name(path);
+        if (!temporary) {
+            error_no_memory(err);
+            return -1;
+        }
+        int descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+        if (descriptor >= 0) {
+            *temporary_out = temporary;
+            return descriptor;
+        }
+        int errno_value = errno;
+        if (errno_value != EEXIST)
+            error_io(err, "cannot create", temporary, errno_value);
+        free(temporary);
+        if (errno_value != EEXIST)
+            return -1;
+    }
+    error_set(err, ERROR_IO, NULL, "cannot find a free temporary name beside '%s'", path);
+    return -1;
+}
+
 bool file_writer_open(struct file_writer *writer, const char *path, struct error *err)
 {
-    /* O_EXCL does the choosing; the numbers only make a clash with a crashed run's leftover rare. */
-    enum { ATTEMPTS = 100 };
-    static atomic_uint counter;
-    *writer = (struct file_writer){.descriptor = -1};
-
-    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
-        char *temporary;
-        if (asprintf(&temporary, "%s.%ld.%u.tmp", path, (long)getpid(), atomic_fetch_add(&counter, 1)) < 0)
-            return error_no_memory(err);
-        int descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
-        if (descriptor < 0 && errno == EEXIST) {
-            free(temporary);
-            continue;
-        }
-        if (descriptor < 0) {
-            error_io(err, "cannot create", temporary, errno);
-            free(temporary);
-            return false;
-        }
-        *writer = (struct file_writer){descriptor, strdup(path), temporary};
-        if (writer->path)
-            return true;
-        file_writer_abort(writer);
+    *writer = (struct file_writer){.descriptor = -1, .path = strdup(path)};
+    if (!writer->path)
         return error_no_memory(err);
-    }
-    return error_set(err, ERROR_IO, NULL, "cannot find a free temporary name beside '%s'", path);
+    writer->descriptor = open_unnamed(path);
+    if (writer->descriptor < 0)
+        writer->descriptor = open_named(path, &writer->temporary, err);
+    if (writer->descriptor >= 0)
+        return true;
+    file_writer_abort(writer);
+    return false;
 }
 
 bool file_writer_write(struct file_writer *writer, const void *bytes, size_t n_bytes, struct error *err)
@@ -227,7 +300,7 @@ bool file_writer_write(struct file_writer *writer, const void *bytes, size_t n_b
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return error_io(err, "cannot write", writer->temporary, errno);
+            return error_io(err, "cannot write", writer->path, errno);
         from += n;
         n_bytes -= (size_t)n;
     }
@@ -243,25 +316,53 @@ static void forget(struct file_writer *writer)
 
 void file_writer_abort(struct file_writer *writer)
 {
-    if (!writer || !writer->temporary)
+    if (!writer || !writer->path)
         return;
     if (writer->descriptor >= 0)
         close(writer->descriptor);
-    unlink(writer->temporary);
+    if (writer->temporary)
+        unlink(writer->temporary);
     forget(writer);
 }
 
-bool file_writer_commit(struct file_writer *writer, struct error *err)
+/* Gives the file a name, from which it can be renamed: a link replaces nothing. */
+static bool name_temporary(struct file_writer *writer)
 {
-    bool written = fsync(writer->descriptor) == 0;
+    char shown[64];
+    name_descriptor(shown, sizeof shown, writer->descriptor);
+    for (int attempt = 0; !writer->temporary && attempt < ATTEMPTS; attempt++) {
+        char *temporary = temporary_name(writer->path);
+        if (temporary && linkat(AT_FDCWD, shown, AT_FDCWD, temporary, AT_SYMLINK_FOLLOW) == 0) {
+            writer->temporary = temporary;
+            break;
+        }
+        int errno_value = temporary ? errno : ENOMEM;
+        free(temporary);
+        errno = errno_value;
+        if (errno_value != EEXIST)
+            break;
+    }
+    return writer->temporary != NULL;
+}
+
+/* All bytes on the disk and the file with a name; errno. */
+static bool finish_writing(struct file_writer *writer)
+{
+    bool written = fsync(writer->descriptor) == 0 && name_temporary(writer);
     int errno_value = errno;
     if (close(writer->descriptor) != 0 && written) {
         written = false;
         errno_value = errno;
     }
     writer->descriptor = -1;
-    if (!written) {
-        error_io(err, "cannot write", writer->temporary, errno_value);
+    errno = errno_value;
+    return written;
+}
+
+bool file_writer_commit(struct file_writer *writer, struct error *err)
+{
+    if (!finish_writing(writer)) {
+        error_io(err, "cannot write", writer->path, errno);
         file_writer_abort(writer);
         return false;
     }

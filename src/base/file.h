@@ -6,9 +6,16 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buffer.h"
 #include "base/error.h"
+
+/* What tells a file from its successors under the same name. */
+struct file_stamp {
+    uint64_t inode;
+    int64_t modified_ns;
+};
 
 /* Bytes that are either mapped read-only (base models, which the operator owns) or read into
    private memory (adapters: somebody may truncate the file under a mapping, which kills). */
@@ -16,8 +23,10 @@ struct file_bytes {
     const unsigned char *data; /* at least 64-byte aligned; NULL for an empty file */
     size_t n_bytes;
     bool is_mapped;
+    struct file_stamp stamp; /* when it was opened */
 };
 
+/* A large file begins at a multiple of a huge page, so that the system may map it in such where its page cache holds them. */
 bool file_map(struct file_bytes *file, const char *path, struct error *err) MUST_USE;
 /* Refuses (ERROR_TOO_LARGE) a file of more than `maximum` bytes before reading, non-regular files too. */
 bool file_read(struct file_bytes *file, const char *path, size_t maximum, struct error *err) MUST_USE;
@@ -34,10 +43,12 @@ bool file_read_system_text(struct buffer *out, const char *path) MUST_USE;
 bool file_replace(const char *path, const void *bytes, size_t n_bytes, struct error *err) MUST_USE;
 
 /* The same for bytes that come in pieces. Open, write, then commit or abort, both of which end the
-   writer; aborting a zeroed or ended one is fine. Nothing is at `path` before the commit. */
+   writer; aborting a zeroed or ended one is fine. Nothing is at `path` before the commit, and nothing stays behind when
+   the process is killed before it, where the file system has files without a name (O_TMPFILE). */
 struct file_writer {
     int descriptor;
-    char *path, *temporary; /* NULL: not open */
+    char *path;      /* NULL: not open */
+    char *temporary; /* NULL: the file has no name yet */
 };
 bool file_writer_open(struct file_writer *writer, const char *path, struct error *err) MUST_USE;
 bool file_writer_write(struct file_writer *writer, const void *bytes, size_t n_bytes, struct error *err) MUST_USE;

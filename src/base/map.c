@@ -60,7 +60,7 @@ static void sip_absorb(uint64_t v[4], uint64_t word)
     v[0] ^= word;
 }
 
-static uint64_t hash_key(const char *key, size_t n_key)
+uint64_t map_hash(const char *key, size_t n_key)
 {
     pthread_once(&seed_once, make_seed);
     uint64_t v[4] = {seed[0] ^ 0x736F6D6570736575u, seed[1] ^ 0x646F72616E646F6Du,
@@ -144,7 +144,7 @@ void *map_get_bytes(const struct map *map, const char *key, size_t n_key)
 {
     if (map->n_entries == 0)
         return NULL;
-    return find(map, key, n_key, hash_key(key, n_key))->value;
+    return find(map, key, n_key, map_hash(key, n_key))->value;
 }
 
 void *map_get(const struct map *map, const char *key)
@@ -155,7 +155,7 @@ void *map_get(const struct map *map, const char *key)
 bool map_set_bytes(struct map *map, const char *key, size_t n_key, void *value)
 {
     assert(value);
-    uint64_t hash = hash_key(key, n_key);
+    uint64_t hash = map_hash(key, n_key);
     if (!make_room(map))
         return false;
     struct map_entry *entry = find(map, key, n_key, hash);
@@ -187,7 +187,7 @@ void *map_remove(struct map *map, const char *key)
     if (map->n_entries == 0)
         return NULL;
     size_t n_key = strlen(key);
-    struct map_entry *entry = find(map, key, n_key, hash_key(key, n_key));
+    struct map_entry *entry = find(map, key, n_key, map_hash(key, n_key));
     if (!entry->key)
         return NULL;
     void *value = entry->value;

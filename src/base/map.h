@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct map_entry;
 
@@ -28,6 +29,9 @@ bool map_set_bytes(struct map *map, const char *key, size_t n_key, void *value);
 
 /* Takes the entry out and returns its value, NULL if there was none. */
 void *map_remove(struct map *map, const char *key);
+
+/* What these maps hash with, for tables of another kind over strings from outside. */
+uint64_t map_hash(const char *key, size_t n_key);
 
 /* Walks in no particular order: start with *position = 0; false at the end. What is set or removed in between may be met or not;
    when n_rebuilds has changed, begin again. `key_out` may be NULL. */

@@ -76,6 +76,8 @@ int bench_main(int argc, char **argv)
          .help = "measure the machine and no model; 'lorad bench --limits --help' tells more"},
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
          .help = "what products multiply with (native: what the files hold)"},
+        {.name = "weights-cache", .argument = "DIR", .kind = OPTION_TEXT, .out = &bench.open.weights_cache,
+         .help = "keeps packed weights there: the next start takes a moment, processes share them"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
          .help = "what keys and values are held as: f16, bf16, f32 (f16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &bench.open.n_threads, .minimum = 1, .maximum = 1024,

@@ -182,6 +182,8 @@ int generate_main(int argc, char **argv)
         {.name = "echo", .kind = OPTION_FLAG, .out = &g.echo, .help = "print the prompt first"},
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
          .help = "what products multiply with (native: what the files hold)"},
+        {.name = "weights-cache", .argument = "DIR", .kind = OPTION_TEXT, .out = &g.open.weights_cache,
+         .help = "keeps packed weights there: the next start takes a moment, processes share them"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
          .help = "what keys and values are held as: f16, bf16, f32 (f16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &g.open.n_threads, .minimum = 1, .maximum = 1024,

@@ -206,6 +206,8 @@ int serve_main(int argc, char **argv)
          .help = "the base's name in the API (its directory's name)"},
         {.name = "weights", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &weights, .choices = CLI_WEIGHTS,
          .help = "what products multiply with (native: what the files hold)"},
+        {.name = "weights-cache", .argument = "DIR", .kind = OPTION_TEXT, .out = &serve.open.weights_cache,
+         .help = "keeps packed weights there: the next start takes a moment, processes share them"},
         {.name = "kv-type", .argument = "TYPE", .kind = OPTION_CHOICE, .out = &kv_type, .choices = CLI_KV_TYPES,
          .help = "what keys and values are held as: f16, bf16, f32 (f16)"},
         {.name = "threads", .argument = "N", .kind = OPTION_COUNT, .out = &serve.open.n_threads, .minimum = 1, .maximum = 1024,

@@ -316,7 +316,8 @@ static bool begin(struct tensor_file *file, size_t n_files, struct error *err)
     if (n_files == 0)
         return true;
     file->files = calloc(n_files, sizeof *file->files);
-    return file->files || error_no_memory(err);
+    file->paths = arena_allocate_array(&file->arena, n_files, sizeof *file->paths);
+    return (file->files && file->paths) || error_no_memory(err);
 }
 
 bool safetensors_parse(struct tensor_file *out, const void *bytes, size_t n_bytes, const char *name,
@@ -348,13 +349,24 @@ static bool open_bytes(struct file_bytes *bytes, const char *path, const struct 
     return false;
 }
 
+/* The next of the files that `begin` was told of. */
+static bool open_next(struct tensor_file *file, const char *path, const struct tensor_file_limits *limits, struct error *err)
+{
+    if (!open_bytes(&file->files[file->n_files], path, limits, err))
+        return false;
+    char *real = realpath(path, NULL);
+    const char *name = real ? real : path; /* moved away meanwhile */
+    file->paths[file->n_files++] = arena_copy_text(&file->arena, name, strlen(name));
+    free(real);
+    return file->paths[file->n_files - 1] || error_no_memory(err);
+}
+
 bool safetensors_open(struct tensor_file *out, const char *path, const struct tensor_file_limits *limits,
                       struct error *err)
 {
     struct tensor_file file;
-    if (!begin(&file, 1, err) || !open_bytes(&file.files[0], path, limits, err))
+    if (!begin(&file, 1, err) || !open_next(&file, path, limits, err))
         goto fail;
-    file.n_files = 1;
     if (!parse_single(&file, file.files[0].data, file.files[0].n_bytes, limits, err)) {
         error_prefix(err, "'%s'", path);
         goto fail;
@@ -469,16 +481,15 @@ static bool read_shard(struct part *part, struct tensor_file *file, const char *
                        const json_t *weight_map, struct error *err)
 {
     const struct tensor_file_limits *limits = &TENSOR_FILE_BASE_MODEL;
-    struct file_bytes *bytes = &file->files[file->n_files];
+    const struct file_bytes *bytes = &file->files[file->n_files];
     struct image image;
     char *path = path_join(directory, name);
     if (!path)
         return error_no_memory(err);
-    bool opened = open_bytes(bytes, path, limits, err);
+    bool opened = open_next(file, path, limits, err);
     free(path);
     if (!opened)
         return false;
-    file->n_files++;
     if (find_header(&image, bytes->data, bytes->n_bytes, limits, err) &&
         read_tensors(&part->tensors, &part->n, &file->arena, &image, limits, err) &&
         check_shard(part->tensors, part->n, name, weight_map, err))

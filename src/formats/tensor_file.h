@@ -26,6 +26,7 @@ struct tensor {
 
 struct tensor_file {
     struct file_bytes *files; /* one per shard */
+    const char **paths;       /* theirs, links resolved */
     size_t n_files;
     struct tensor *tensors;
     size_t n_tensors;

@@ -26,6 +26,9 @@
 #define PANEL_LANES 16
 #define PACK_GROUP 32
 
+/* Goes up when the same weights become other bytes: packed ones that were kept are of no use then. */
+#define PACK_VERSION 1
+
 /* Values of 4-bit codes, plus 128. The values (-127 ... 106) are those that lose least of weights that are normally distributed in groups of
    32 with the best scale each (Lloyd's iteration): 5.3e-3 of their square; sixteen equal steps lose 6.6e-3. */
 extern const uint8_t PACK_Q4_VALUES[16];

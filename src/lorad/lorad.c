@@ -5,6 +5,7 @@
  * its sequences hold leases of the registry; the model last, since everything points into it.
  */
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -25,6 +26,21 @@ const char *lorad_version(void)
     return LORAD_VERSION;
 }
 
+static void log_weights_cache(const struct model *model)
+{
+    char path[600], reason[700];
+    log_quote(model->cache.path, path, sizeof path);
+    if (model->cache_refused)
+        log_event(LOG_WARNING, "weights_cache_refused", "path=%s message=%s", path,
+                  log_quote(model->cache_refused, reason, sizeof reason));
+    if (model->cache_failed)
+        log_event(LOG_WARNING, "weights_cache_failed", "path=%s message=%s", path,
+                  log_quote(model->cache_failed, reason, sizeof reason));
+    else
+        log_event(LOG_INFO, model->cache_was_written ? "weights_cache_written" : "weights_cache_mapped", "path=%s bytes=%zu", path,
+                  model->cache.file.n_bytes);
+}
+
 struct model *open_model(const struct lorad_options *options, const struct kernels **kernels_out, struct error *err)
 {
     static const enum model_weights weights[] = {
@@ -43,8 +59,18 @@ struct model *open_model(const struct lorad_options *options, const struct kerne
         return NULL;
     }
     *kernels_out = kernels;
-    return model_load(options->model_path, weights[options->weights], kernels, options->progress,
-                      options->progress_context, err);
+    struct model_options open = {
+        .directory = options->model_path,
+        .weights = weights[options->weights],
+        .cache_directory = options->weights_cache,
+        .kernels = kernels,
+        .progress = options->progress,
+        .progress_context = options->progress_context,
+    };
+    struct model *model = model_open(&open, err);
+    if (model && options->weights_cache)
+        log_weights_cache(model);
+    return model;
 }
 
 enum weight_type kv_type_of(const struct lorad_options *options)
@@ -210,6 +236,7 @@ struct lorad *lorad_open(const struct lorad_options *options, struct error *err)
     lorad->tokenizer = tokenizer_load(options->model_path, err);
     if (!lorad->tokenizer || !check_vocabulary(lorad, err))
         goto fail;
+    malloc_trim(0); /* the tree of a large tokenizer.json leaves tens of megabytes of holes */
     lorad->context = choose_context(lorad->model, options->context, err);
     if (lorad->context == 0)
         goto fail;

@@ -76,6 +76,14 @@ struct matrix *matrix_create(enum weight_type type, enum matrix_layout layout, s
     return matrix;
 }
 
+void matrix_move(struct matrix *matrix, const void *data)
+{
+    free(matrix->owned);
+    matrix->data = data;
+    matrix->owned = NULL;
+    matrix->owned_bytes = 0;
+}
+
 static bool check_tensor(const struct tensor *tensor, struct error *err)
 {
     char shape[128];

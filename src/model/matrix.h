@@ -2,7 +2,7 @@
  * matrix.h - a weight matrix: immutable once published, reference counted.
  *
  * (n_out, n_in): rows are outputs. In one of two layouts: row-major, for tables of which single rows are read; or packed in panels
- * (kernels/pack.h), for products. Storage is either mapped from the model's file (`owned` NULL: the model
+ * (kernels/pack.h), for products. Storage is either mapped from the model's file or a cache of packed weights (`owned` NULL: the model
  * outlives every matrix) or memory of the matrix's own.
  */
 #ifndef MODEL_MATRIX_H
@@ -32,6 +32,9 @@ struct matrix *matrix_create(enum weight_type type, enum matrix_layout layout, s
 
 /* Over bytes that outlive it. */
 struct matrix *matrix_wrap(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in, const void *data, struct error *err);
+
+/* Gives up the matrix's own memory for the same bytes elsewhere, which outlive it. Before it is shared. */
+void matrix_move(struct matrix *matrix, const void *data);
 
 /* As large as a tensor (n_out, n_in), or with `transposed` (n_in, n_out) as Conv1D stores it, not filled. Refuses what is no matrix of weights. */
 struct matrix *matrix_create_for(const struct tensor *tensor, bool transposed, enum weight_type type, enum matrix_layout layout, struct error *err);

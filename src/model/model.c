@@ -39,6 +39,7 @@ void model_destroy(struct model *model)
         return;
     for (size_t i = 0; i < model->n_sites; i++)
         matrix_unref(model->sites[i].weight);
+    weight_cache_close(&model->cache);
     tensor_file_close(&model->files);
     arena_finish(&model->arena);
     free(model);

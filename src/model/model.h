@@ -14,6 +14,7 @@
 #include "formats/generation_config.h"
 #include "formats/tensor_file.h"
 #include "model/matrix.h"
+#include "model/weight_cache.h"
 
 enum norm_kind { NORM_RMS, NORM_LAYER };
 enum position_kind { POSITION_LEARNED, POSITION_ROPE };
@@ -92,6 +93,7 @@ struct model {
     const struct kernels *kernels;
     struct arena arena;       /* names, biases, norms */
     struct tensor_file files; /* stays open: tables lie in it, and what merging starts from */
+    struct weight_cache cache; /* open if packed weights lie in it */
     struct site *sites;
     size_t n_sites;
     struct norm *norms;
@@ -106,6 +108,9 @@ struct model {
     uint64_t n_parameters, weight_bytes;
     const char *const *warnings;          /* unknown tensors, ... */
     size_t n_warnings;
+    bool cache_was_written;               /* anew, by this process */
+    const char *cache_refused;            /* why a cache that was there is not used; NULL: it is, or there was none */
+    const char *cache_failed;             /* why none was written; NULL: it was, or did not have to be */
 };
 
 /* What products multiply with. The tables stay in the file's type with q8 and q4. */
@@ -113,7 +118,19 @@ enum model_weights { MODEL_WEIGHTS_NATIVE, MODEL_WEIGHTS_F32, MODEL_WEIGHTS_F16,
 
 typedef void model_progress(void *context, const char *what, double fraction);
 
-/* Loads <directory>/config.json, weights and generation_config.json. NULL on failure. */
+struct model_options {
+    const char *directory;       /* config.json, weights and generation_config.json */
+    enum model_weights weights;
+    const char *cache_directory; /* keeps packed weights for the next start (weight_cache.h), and is made if need be; NULL: none */
+    const struct kernels *kernels;
+    model_progress *progress;    /* may be NULL */
+    void *progress_context;
+};
+
+/* NULL on failure. A cache that cannot be used or written is none: the model says why. */
+struct model *model_open(const struct model_options *options, struct error *err);
+
+/* The same without a cache. */
 struct model *model_load(const char *directory, enum model_weights weights, const struct kernels *kernels,
                          model_progress *progress, void *progress_context, struct error *err);
 void model_destroy(struct model *model);

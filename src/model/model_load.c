@@ -22,12 +22,11 @@ enum { MOST_WARNINGS = 16, MOST_THREADS = 16, CHUNK_ELEMENTS = 1 << 20 };
 
 struct loader {
     struct model *model;
-    enum model_weights weights;
-    model_progress *progress;
-    void *progress_context;
+    const struct model_options *options;
     bool *is_used;             /* per tensor of the file */
     bool has_prefix;           /* the file's names carry the family's prefix */
     const struct tensor **site_tensors; /* per site; NULL for a tied head */
+    size_t n_taken;            /* matrices of the cache that have their site */
     struct chunk *chunks;
     size_t n_chunks;
     atomic_size_t n_done;
@@ -36,8 +35,8 @@ struct loader {
 
 static void report(const struct loader *loader, const char *what, double fraction)
 {
-    if (loader->progress)
-        loader->progress(loader->progress_context, what, fraction);
+    if (loader->options->progress)
+        loader->options->progress(loader->options->progress_context, what, fraction);
 }
 
 /* The tensor's name in this file: the module's path, less the prefix when the file has none, and the suffix. */
@@ -209,7 +208,7 @@ static bool find_site_tensors(struct loader *loader, struct error *err)
 static enum weight_type type_for(const struct loader *loader, const struct site *site, const struct tensor *tensor)
 {
     enum weight_type native = weight_type_of(tensor->dtype);
-    switch (loader->weights) {
+    switch (loader->options->weights) {
     case MODEL_WEIGHTS_NATIVE: return native;
     case MODEL_WEIGHTS_F32: return WEIGHT_F32;
     case MODEL_WEIGHTS_F16: return WEIGHT_F16;
@@ -233,19 +232,34 @@ static bool is_transposed(const struct site *site)
     return site->kind == SITE_LINEAR && site->is_conv1d;
 }
 
-/* Memory for a site's matrix, or its place in the file. */
+/* A table of which the file's own bytes serve. */
+static bool lies_in_file(const struct loader *loader, size_t index)
+{
+    const struct site *site = &loader->model->sites[index];
+    const struct tensor *tensor = tensor_of(loader, index);
+    return site_layout(site) == MATRIX_ROWS && type_for(loader, site, tensor) == weight_type_of(tensor->dtype) &&
+           (uintptr_t)tensor->data % dtype_size(tensor->dtype) == 0;
+}
+
+/* Memory for a site's matrix, or its place in the file or the cache. */
 static bool create_weight(struct loader *loader, size_t index, struct error *err)
 {
     struct site *site = &loader->model->sites[index];
+    const struct weight_cache *cache = &loader->model->cache;
     const struct tensor *tensor = tensor_of(loader, index);
-    enum weight_type type = type_for(loader, site, tensor), native = weight_type_of(tensor->dtype);
+    enum weight_type type = type_for(loader, site, tensor);
     enum matrix_layout layout = site_layout(site);
-    bool is_mapped = layout == MATRIX_ROWS && type == native && (uintptr_t)tensor->data % dtype_size(tensor->dtype) == 0;
-    site->weight = is_mapped ? matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err)
-                             : matrix_create_for(tensor, is_transposed(site), type, layout, err);
+    if (lies_in_file(loader, index)) {
+        site->weight = matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err);
+    } else if (cache->file.data) {
+        const struct cached_matrix *cached = &cache->matrices[loader->n_taken++];
+        site->weight = matrix_wrap(type, layout, cached->n_out, cached->n_in, cached->data, err);
+    } else {
+        site->weight = matrix_create_for(tensor, is_transposed(site), type, layout, err);
+    }
     if (!site->weight)
         return false;
-    if (type != native) {
+    if (type != weight_type_of(tensor->dtype)) {
         site->weight->origin = tensor;
         site->weight->origin_is_transposed = is_transposed(site);
     }
@@ -314,17 +328,113 @@ static bool fill_weights(struct loader *loader, struct error *err)
     return !atomic_load(&loader->has_failed) || error_no_memory(err);
 }
 
+/* ---- the cache ---- */
+
+static const char *weights_text(enum model_weights weights)
+{
+    static const char *const names[] = {
+        [MODEL_WEIGHTS_NATIVE] = "native", [MODEL_WEIGHTS_F32] = "f32", [MODEL_WEIGHTS_F16] = "f16",
+        [MODEL_WEIGHTS_BF16] = "bf16",     [MODEL_WEIGHTS_Q8] = "q8",   [MODEL_WEIGHTS_Q4] = "q4",
+    };
+    return names[weights];
+}
+
+static const char *keep_message(struct model *model, const struct error *err)
+{
+    const char *copy = arena_copy_text(&model->arena, err->message, strlen(err->message));
+    return copy ? copy : "there is no memory";
+}
+
+/* What does not lie in the model's file would lie in the cache. */
+static bool plan_cache(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    size_t n = 0;
+    struct cached_matrix *matrices = arena_allocate_array(&model->arena, model->n_sites, sizeof *matrices);
+    if (!matrices)
+        return error_no_memory(err);
+    for (size_t i = 0; i < model->n_sites; i++) {
+        const struct site *site = &model->sites[i];
+        const struct tensor *tensor = tensor_of(loader, i);
+        if (lies_in_file(loader, i))
+            continue;
+        matrices[n++] = (struct cached_matrix){
+            .type = type_for(loader, site, tensor),
+            .layout = site_layout(site),
+            .n_out = tensor->shape[is_transposed(site) ? 1 : 0],
+            .n_in = tensor->shape[is_transposed(site) ? 0 : 1],
+            .tensor = tensor,
+            .is_transposed = is_transposed(site),
+        };
+    }
+    return weight_cache_init(&model->cache, loader->options->cache_directory, loader->options->directory,
+                             weights_text(loader->options->weights), &model->files, matrices, n, &model->arena, err);
+}
+
+static bool open_cache(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    struct error why = {0};
+    if (!loader->options->cache_directory)
+        return true;
+    if (!plan_cache(loader, err))
+        return false;
+    if (!weight_cache_open(&model->cache, &why) && why.code != ERROR_NOT_FOUND)
+        model->cache_refused = keep_message(model, &why);
+    return true;
+}
+
+static void report_writing(void *context, double fraction)
+{
+    report(context, "writing the weights cache", fraction);
+}
+
+/* The file's pages take the place of this process's memory: others share them, and nothing is there twice. */
+static void move_to_cache(struct model *model)
+{
+    size_t n_moved = 0;
+    for (size_t i = 0; i < model->n_sites; i++)
+        if (model->sites[i].weight->owned)
+            matrix_move(model->sites[i].weight, model->cache.matrices[n_moved++].data);
+}
+
+static void write_cache(struct loader *loader)
+{
+    struct model *model = loader->model;
+    struct weight_cache *cache = &model->cache;
+    struct error why = {0};
+    size_t n_given = 0;
+    for (size_t i = 0; i < model->n_sites; i++)
+        if (model->sites[i].weight->owned)
+            cache->matrices[n_given++].data = model->sites[i].weight->data;
+    model->cache_was_written = directory_create(loader->options->cache_directory, &why) &&
+                               weight_cache_write(cache, report_writing, loader, &why) && weight_cache_open(cache, &why);
+    if (model->cache_was_written)
+        move_to_cache(model);
+    else
+        model->cache_failed = keep_message(model, &why);
+}
+
 static bool load_weights(struct loader *loader, struct error *err)
 {
     struct model *model = loader->model;
-    advise(model, false);
+    if (!open_cache(loader, err))
+        return false;
+    bool is_cached = model->cache.file.data != NULL;
+    if (!is_cached)
+        advise(model, false);
     report(loader, "loading weights", 0);
     for (size_t i = 0; i < model->n_sites; i++)
         if (!create_weight(loader, i, err))
             return false;
     if (!list_chunks(loader, err) || (loader->n_chunks > 0 && !fill_weights(loader, err)))
         return false;
-    advise(model, true);
+    if (is_cached)
+        report(loader, "loading weights", 1);
+    else
+        advise(model, true);
+    if (loader->options->cache_directory && !is_cached)
+        write_cache(loader);
     return true;
 }
 
@@ -418,9 +528,10 @@ static bool read_config(struct model *model, const char *directory, struct error
     return ok;
 }
 
-static bool load(struct loader *loader, const char *directory, struct error *err)
+static bool load(struct loader *loader, struct error *err)
 {
     struct model *model = loader->model;
+    const char *directory = loader->options->directory;
     if (!read_config(model, directory, err) || !layout_build(model, err) ||
         !safetensors_open_model(&model->files, directory, err))
         return false;
@@ -436,8 +547,7 @@ static bool load(struct loader *loader, const char *directory, struct error *err
     return true;
 }
 
-struct model *model_load(const char *directory, enum model_weights weights, const struct kernels *kernels,
-                         model_progress *progress, void *progress_context, struct error *err)
+struct model *model_open(const struct model_options *options, struct error *err)
 {
     struct model *model = calloc(1, sizeof *model);
     if (!model) {
@@ -445,16 +555,27 @@ struct model *model_load(const char *directory, enum model_weights weights, cons
         return NULL;
     }
     arena_init(&model->arena, (size_t)1 << 16);
-    model->kernels = kernels;
-    struct loader loader = {.model = model, .weights = weights, .progress = progress, .progress_context = progress_context};
-    bool ok = load(&loader, directory, err);
+    model->kernels = options->kernels;
+    struct loader loader = {.model = model, .options = options};
+    bool ok = load(&loader, err);
     free(loader.is_used);
     free(loader.site_tensors);
     free(loader.chunks);
     if (!ok) {
-        error_prefix(err, "model '%s'", directory);
+        error_prefix(err, "model '%s'", options->directory);
         model_destroy(model);
         return NULL;
     }
     return model;
+}
+
+struct model *model_load(const char *directory, enum model_weights weights, const struct kernels *kernels,
+                         model_progress *progress, void *progress_context, struct error *err)
+{
+    struct model_options options = {.directory = directory,
+                                    .weights = weights,
+                                    .kernels = kernels,
+                                    .progress = progress,
+                                    .progress_context = progress_context};
+    return model_open(&options, err);
 }

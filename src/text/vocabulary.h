@@ -8,7 +8,6 @@
 
 #include "base/buffer.h"
 #include "base/error.h"
-#include "base/map.h"
 
 struct vocabulary_token {
     size_t offset; /* in `text` */
@@ -16,8 +15,11 @@ struct vocabulary_token {
     bool is_there;
 };
 
+struct vocabulary_slot;
+
 struct vocabulary {
-    struct map ids;                  /* token -> id + 1, as a pointer's value */
+    struct vocabulary_slot *slots;   /* a hash table: token -> id */
+    size_t n_slots;
     struct buffer text;              /* all tokens, each followed by a NUL */
     struct vocabulary_token *tokens; /* by id */
     size_t n_tokens;                 /* largest id + 1 */

@@ -49,6 +49,12 @@ class Generate(unittest.TestCase):
     def test_a_prompt_may_come_from_standard_input(self):
         self.assertEqual(self.say(prompt="-", stdin=PROMPT.encode()), self.say())
 
+    def test_the_weights_cache_changes_nothing(self):
+        with scratch() as cache:
+            said = [self.say("--weights", "q4", *flags) for flags in ((), ("--weights-cache", cache), ("--weights-cache", cache))]
+            self.assertEqual(said, said[:1] * 3)
+            self.assertEqual(len(list(cache.iterdir())), 1)
+
     def test_echo_and_seed(self):
         self.assertEqual(self.say("--echo"), PROMPT + self.say())
         drawn = [self.say("--temperature", 1.5, "--seed", seed) for seed in (1, 1, 2)]

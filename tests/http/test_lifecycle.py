@@ -3,6 +3,7 @@ import concurrent.futures
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -196,6 +197,46 @@ class Lifecycle(unittest.TestCase):
     def test_flags_come_from_the_environment(self):
         with Daemon(env={"LORAD_SERVED_NAME": "from-environment"}) as d:
             self.assertEqual(d.get("/v1/models").json["data"][0]["id"], "from-environment")
+
+    def test_packed_weights_are_kept_for_the_next_start(self):
+        with daemon.scratch() as cache:
+            texts, events = [], []
+            flags = ("--weights", "q8", "--weights-cache", cache / "new" / "weights", "--adapter", f"plain={GOLDEN}/adapters/llama.plain")
+
+            def start():
+                with Daemon(*flags) as d:
+                    texts.append([d.generate(prompt="Hello", max_tokens=12, **more).json["token_ids"] for more in
+                                  ({}, {"adapter": "plain"}, {"adapter": "plain", "mode": "merged", "merge_wait_ms": 60000})])
+                events.append(re.findall(r"level=(\S+) event=(weights_cache_\S+)", "".join(d.log)))
+
+            start()
+            start()
+            (file,) = (cache / "new" / "weights").iterdir()
+            with open(file, "r+b") as f:
+                f.truncate(file.stat().st_size // 2)
+            start()
+            start()
+            self.assertEqual(events, [[("info", "weights_cache_written")], [("info", "weights_cache_mapped")],
+                                      [("warning", "weights_cache_refused"), ("info", "weights_cache_written")],
+                                      [("info", "weights_cache_mapped")]])
+            for text in texts:
+                self.assertEqual(text, texts[0])
+            self.assertEqual(list((cache / "new" / "weights").iterdir()), [file])
+
+    def test_processes_share_one_cache(self):
+        with daemon.scratch() as cache:
+            flags = ("--weights-cache", cache)
+            with Daemon(*flags) as a, Daemon(*flags) as b, Daemon(*flags) as c:
+                answers = [d.generate(prompt="Hello", max_tokens=12).json["token_ids"] for d in (a, b, c)]
+                self.assertEqual(answers, answers[:1] * 3)
+            self.assertEqual(len(list(cache.iterdir())), 1)
+
+    def test_without_room_for_the_cache_it_serves_and_says_so(self):
+        with daemon.scratch() as cache:
+            (cache / "file").write_text("in the way")
+            with Daemon("--weights-cache", cache / "file" / "below") as d:
+                self.assertEqual(d.generate(prompt="Hello", max_tokens=2).status, 200)
+            self.assertRegex("".join(d.log), r"level=warning event=weights_cache_failed .*file")
 
     def test_every_command_has_help(self):
         for command in ("serve", "generate", "inspect", "merge", "bench"):

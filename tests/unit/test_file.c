@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -66,6 +67,47 @@ static void a_file_is_read_and_mapped_with_the_same_bytes(void **state)
     file_close(&read);
     file_close(&read);
     file_close(NULL);
+}
+
+static void a_large_file_is_mapped_where_huge_pages_can_begin(void **state)
+{
+    enum { N = (5 << 20) + 3, HUGE_PAGE = 2 << 20 };
+    unsigned char *bytes = calloc(1, N);
+    struct file_bytes file;
+    struct error err;
+    (void)state;
+    bytes[0] = 1;
+    bytes[N - 1] = 2;
+    scratch_write(folder, "f", bytes, N);
+    for (int i = 0; i < 3; i++) {
+        assert_ok(file_map(&file, "f", &err), &err);
+        assert_int_equal((uintptr_t)file.data % HUGE_PAGE, 0);
+        assert_int_equal(file.n_bytes, N);
+        assert_memory_equal(file.data, bytes, N);
+        file_close(&file);
+    }
+    free(bytes);
+}
+
+static void a_stamp_tells_files_of_the_same_name_apart(void **state)
+{
+    struct file_bytes old, replaced, touched;
+    struct error err;
+    const struct timespec times[2] = {{.tv_sec = 1000000000, .tv_nsec = 1}, {.tv_sec = 1000000000, .tv_nsec = 1}};
+    (void)state;
+    scratch_write_text(folder, "f", "same");
+    assert_ok(file_map(&old, "f", &err), &err);
+    assert_int_equal(utimensat(AT_FDCWD, "f", times, 0), 0);
+    assert_ok(file_map(&touched, "f", &err), &err);
+    assert_ok(file_replace("f", "same", 4, &err), &err);
+    assert_ok(file_read(&replaced, "f", 4, &err), &err);
+    assert_int_equal(old.stamp.inode, touched.stamp.inode);
+    assert_int_equal(touched.stamp.modified_ns, 1000000000000000001);
+    assert_int_not_equal(old.stamp.modified_ns, touched.stamp.modified_ns);
+    assert_int_not_equal(touched.stamp.inode, replaced.stamp.inode); /* the old one is still there, unnamed */
+    file_close(&old);
+    file_close(&touched);
+    file_close(&replaced);
 }
 
 static void an_empty_file_has_no_bytes(void **state)
@@ -268,6 +310,26 @@ static void an_aborted_writer_leaves_nothing(void **state)
     assert_int_equal(n_entries(folder), 0);
 }
 
+/* As when the daemon gets a signal while it writes gigabytes. */
+static void a_writer_that_is_killed_leaves_nothing(void **state)
+{
+    (void)state;
+    int probe = open(".", O_TMPFILE | O_WRONLY, 0600);
+    if (probe < 0)
+        skip(); /* this file system needs names */
+    close(probe);
+    pid_t child = fork();
+    if (child == 0) {
+        struct file_writer writer;
+        bool written = file_writer_open(&writer, "f", NULL) && file_writer_write(&writer, "half", 4, NULL);
+        _exit(written ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(n_entries(folder), 0);
+}
+
 static void readers_see_the_old_or_the_new_while_a_file_is_replaced(void **state)
 {
     struct error err;
@@ -436,6 +498,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_file_is_read_and_mapped_with_the_same_bytes),
+        TEST(a_large_file_is_mapped_where_huge_pages_can_begin),
+        TEST(a_stamp_tells_files_of_the_same_name_apart),
         TEST(an_empty_file_has_no_bytes),
         TEST(a_file_over_the_maximum_is_refused_before_it_is_read),
         TEST(what_is_not_a_regular_file_is_refused),
@@ -447,6 +511,7 @@ int main(void)
         TEST(a_replace_that_fails_leaves_the_old_bytes_and_nothing_else),
         TEST(a_directory_in_the_way_is_not_replaced),
         TEST(an_aborted_writer_leaves_nothing),
+        TEST(a_writer_that_is_killed_leaves_nothing),
         TEST(readers_see_the_old_or_the_new_while_a_file_is_replaced),
         TEST(directories_are_made_with_their_parents),
         TEST(removing_a_directory_takes_all_of_it_and_follows_no_link),
