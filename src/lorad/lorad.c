@@ -37,8 +37,11 @@ static void log_weights_cache(const struct model *model)
         log_event(LOG_WARNING, "weights_cache_failed", "path=%s message=%s", path,
                   log_quote(model->cache_failed, reason, sizeof reason));
     else
-        log_event(LOG_INFO, model->cache_was_written ? "weights_cache_written" : "weights_cache_mapped", "path=%s bytes=%zu", path,
-                  model->cache.file.n_bytes);
+        log_event(LOG_INFO,
+                  model->cache_was_written ? "weights_cache_written"
+                  : model->cache_was_read  ? "weights_cache_read"
+                                           : "weights_cache_mapped",
+                  "path=%s shared=%s", path, model->cache.file.data ? "true" : "false");
 }
 
 struct model *open_model(const struct lorad_options *options, const struct kernels **kernels_out, struct error *err)

@@ -108,7 +108,7 @@ struct model {
     uint64_t n_parameters, weight_bytes;
     const char *const *warnings;          /* unknown tensors, ... */
     size_t n_warnings;
-    bool cache_was_written;               /* anew, by this process */
+    bool cache_was_written, cache_was_read; /* anew; into memory of this process's own, since the file lies in small pages */
     const char *cache_refused;            /* why a cache that was there is not used; NULL: it is, or there was none */
     const char *cache_failed;             /* why none was written; NULL: it was, or did not have to be */
 };

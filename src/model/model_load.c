@@ -26,7 +26,8 @@ struct loader {
     bool *is_used;             /* per tensor of the file */
     bool has_prefix;           /* the file's names carry the family's prefix */
     const struct tensor **site_tensors; /* per site; NULL for a tied head */
-    size_t n_taken;            /* matrices of the cache that have their site */
+    bool is_cached, is_mapped; /* the cache was good; what is in it is used where it is */
+    const void **cached;       /* per site: its matrix in the cache; NULL: it has none there */
     struct chunk *chunks;
     size_t n_chunks;
     atomic_size_t n_done;
@@ -245,15 +246,14 @@ static bool lies_in_file(const struct loader *loader, size_t index)
 static bool create_weight(struct loader *loader, size_t index, struct error *err)
 {
     struct site *site = &loader->model->sites[index];
-    const struct weight_cache *cache = &loader->model->cache;
     const struct tensor *tensor = tensor_of(loader, index);
     enum weight_type type = type_for(loader, site, tensor);
     enum matrix_layout layout = site_layout(site);
     if (lies_in_file(loader, index)) {
         site->weight = matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err);
-    } else if (cache->file.data) {
-        const struct cached_matrix *cached = &cache->matrices[loader->n_taken++];
-        site->weight = matrix_wrap(type, layout, cached->n_out, cached->n_in, cached->data, err);
+    } else if (loader->is_mapped) {
+        size_t rows = is_transposed(site) ? 1 : 0;
+        site->weight = matrix_wrap(type, layout, tensor->shape[rows], tensor->shape[1 - rows], loader->cached[index], err);
     } else {
         site->weight = matrix_create_for(tensor, is_transposed(site), type, layout, err);
     }
@@ -294,12 +294,29 @@ static bool list_chunks(struct loader *loader, struct error *err)
     return true;
 }
 
+/* Where a row's panel, or the row of a table, begins; the end of the matrix for what is behind the last one. */
+static size_t begin_of(const struct matrix *matrix, size_t row)
+{
+    if (row >= matrix->n_out)
+        return matrix_bytes(matrix);
+    return matrix->layout == MATRIX_PACKED ? packed_at(matrix->type, row, matrix->n_in)
+                                           : row * matrix->n_in * weight_type_size(matrix->type);
+}
+
+static void copy_chunk(const struct matrix *matrix, const void *cached, const struct chunk *chunk)
+{
+    size_t begin = begin_of(matrix, chunk->first), end = begin_of(matrix, chunk->first + chunk->n_rows);
+    memcpy((char *)matrix->owned + begin, (const char *)cached + begin, end - begin);
+}
+
 static void fill_chunk(void *context, size_t part, size_t n_parts, size_t thread)
 {
     struct loader *loader = context;
     const struct chunk *chunk = &loader->chunks[part];
     const struct site *site = &loader->model->sites[chunk->site];
-    if (!matrix_fill(site->weight, tensor_of(loader, chunk->site), is_transposed(site), chunk->first, chunk->n_rows, NULL))
+    if (loader->is_cached)
+        copy_chunk(site->weight, loader->cached[chunk->site], chunk);
+    else if (!matrix_fill(site->weight, tensor_of(loader, chunk->site), is_transposed(site), chunk->first, chunk->n_rows, NULL))
         atomic_store(&loader->has_failed, true); /* there is no memory */
     size_t n_done = atomic_fetch_add(&loader->n_done, 1) + 1;
     if (thread == 0)
@@ -371,6 +388,8 @@ static bool plan_cache(struct loader *loader, struct error *err)
                              weights_text(loader->options->weights), &model->files, matrices, n, &model->arena, err);
 }
 
+/* Who uses what is in the cache where it is shares it with others. But products from small pages take up to a quarter longer, so
+   where there are no others, memory of one's own is better. */
 static bool open_cache(struct loader *loader, struct error *err)
 {
     struct model *model = loader->model;
@@ -379,8 +398,17 @@ static bool open_cache(struct loader *loader, struct error *err)
         return true;
     if (!plan_cache(loader, err))
         return false;
-    if (!weight_cache_open(&model->cache, &why) && why.code != ERROR_NOT_FOUND)
+    loader->is_cached = weight_cache_open(&model->cache, &why);
+    if (!loader->is_cached && why.code != ERROR_NOT_FOUND)
         model->cache_refused = keep_message(model, &why);
+    loader->is_mapped = loader->is_cached && weight_cache_is_huge(&model->cache);
+    model->cache_was_read = loader->is_cached && !loader->is_mapped;
+    loader->cached = arena_allocate_array(&model->arena, model->n_sites, sizeof *loader->cached);
+    if (!loader->cached)
+        return error_no_memory(err);
+    for (size_t i = 0, n = 0; loader->is_cached && i < model->n_sites; i++)
+        if (!lies_in_file(loader, i))
+            loader->cached[i] = model->cache.matrices[n++].data;
     return true;
 }
 
@@ -393,6 +421,10 @@ static void report_writing(void *context, double fraction)
 static void move_to_cache(struct model *model)
 {
     size_t n_moved = 0;
+    if (!weight_cache_is_huge(&model->cache)) {
+        weight_cache_close(&model->cache);
+        return;
+    }
     for (size_t i = 0; i < model->n_sites; i++)
         if (model->sites[i].weight->owned)
             matrix_move(model->sites[i].weight, model->cache.matrices[n_moved++].data);
@@ -420,8 +452,7 @@ static bool load_weights(struct loader *loader, struct error *err)
     struct model *model = loader->model;
     if (!open_cache(loader, err))
         return false;
-    bool is_cached = model->cache.file.data != NULL;
-    if (!is_cached)
+    if (!loader->is_cached)
         advise(model, false);
     report(loader, "loading weights", 0);
     for (size_t i = 0; i < model->n_sites; i++)
@@ -429,12 +460,13 @@ static bool load_weights(struct loader *loader, struct error *err)
             return false;
     if (!list_chunks(loader, err) || (loader->n_chunks > 0 && !fill_weights(loader, err)))
         return false;
-    if (is_cached)
-        report(loader, "loading weights", 1);
-    else
+    report(loader, "loading weights", 1);
+    if (!loader->is_cached)
         advise(model, true);
-    if (loader->options->cache_directory && !is_cached)
+    if (loader->options->cache_directory && !loader->is_cached)
         write_cache(loader);
+    if (model->cache_was_read)
+        weight_cache_close(&model->cache);
     return true;
 }
 

@@ -207,11 +207,17 @@ bool weight_cache_parse(struct weight_cache *cache, const void *bytes, size_t n_
     return ok;
 }
 
-/* Huge pages where the file system's cache has them; and all of it is needed soon. */
+/* All of it is needed soon, in huge pages if possible: faults of a range that asks for them read the file in such, what is only read ahead
+   comes in small ones. */
 static void advise(const struct file_bytes *file)
 {
-    (void)madvise((void *)file->data, file->n_bytes, MADV_HUGEPAGE);
-    (void)madvise((void *)file->data, file->n_bytes, MADV_WILLNEED);
+    void *data = (void *)file->data;
+    (void)madvise(data, file->n_bytes, MADV_HUGEPAGE);
+#ifdef MADV_POPULATE_READ
+    if (madvise(data, file->n_bytes, MADV_POPULATE_READ) == 0)
+        return;
+#endif
+    (void)madvise(data, file->n_bytes, MADV_WILLNEED);
 }
 
 bool weight_cache_open(struct weight_cache *cache, struct error *err)
@@ -226,6 +232,30 @@ bool weight_cache_open(struct weight_cache *cache, struct error *err)
     cache->file = file;
     advise(&file);
     return true;
+}
+
+/* Bytes of the mapping at `data` that are mapped in huge pages; SIZE_MAX: the system does not say. */
+static size_t count_huge(const void *data)
+{
+    char line[512], wanted[32];
+    bool is_here = false;
+    size_t n_kib, n_bytes = SIZE_MAX;
+    FILE *maps = fopen("/proc/self/smaps", "re");
+    int n_wanted = snprintf(wanted, sizeof wanted, "%llx-", (unsigned long long)(uintptr_t)data);
+    while (maps && n_bytes == SIZE_MAX && fgets(line, sizeof line, maps))
+        if (strncmp(line, wanted, (size_t)n_wanted) == 0)
+            is_here = true;
+        else if (is_here && sscanf(line, "FilePmdMapped: %zu kB", &n_kib) == 1)
+            n_bytes = n_kib << 10;
+    if (maps)
+        fclose(maps);
+    return n_bytes;
+}
+
+bool weight_cache_is_huge(const struct weight_cache *cache)
+{
+    enum { SMALL = 8 << 20 };
+    return cache->file.n_bytes < SMALL || count_huge(cache->file.data) >= cache->file.n_bytes / 2;
 }
 
 void weight_cache_close(struct weight_cache *cache)

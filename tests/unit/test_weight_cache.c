@@ -188,6 +188,30 @@ static void a_mapped_model_answers_the_same(void **state)
     end(setting);
 }
 
+/* Memory of one's own, in which products are quicker: so wherever the cache's pages are small. */
+static void a_large_cache_in_small_pages_is_read(void **state)
+{
+    char cache[] = "/dev/shm/lorad-test-XXXXXX";
+    struct setting setting = {NULL, cache};
+    (void)state;
+    if (!mkdtemp(cache))
+        skip();
+    setting.directory = tiny_model_write((struct tiny_model){.n_vocab = 4096, .d_model = 512, .dtype = DTYPE_F32, .family = "gpt2"});
+    struct model *plain = open_in(setting.directory, NULL, MODEL_WEIGHTS_NATIVE), *first = open_cached(setting, MODEL_WEIGHTS_NATIVE);
+    struct model *second = open_cached(setting, MODEL_WEIGHTS_NATIVE);
+    assert_true(first->cache_was_written);
+    assert_null(second->cache_refused);
+    assert_int_equal(second->cache_was_read, second->cache.file.data == NULL); /* mapped: huge pages are on here */
+    assert_int_equal(second->sites[second->head_site].weight->owned != NULL, second->cache_was_read);
+    assert_same_weights(plain, first);
+    assert_same_weights(plain, second);
+    model_destroy(plain);
+    model_destroy(first);
+    model_destroy(second);
+    tiny_remove(setting.directory);
+    assert_true(directory_remove(cache, NULL));
+}
+
 /* ---- whose it is ---- */
 
 static void each_type_and_model_has_a_file_of_its_own(void **state)
@@ -451,6 +475,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_mapped_has_the_bits_of_what_was_packed),
         cmocka_unit_test(a_mapped_model_answers_the_same),
+        cmocka_unit_test(a_large_cache_in_small_pages_is_read),
         cmocka_unit_test(each_type_and_model_has_a_file_of_its_own),
         cmocka_unit_test(a_link_to_the_model_is_the_model),
         cmocka_unit_test(weights_with_another_time_or_inode_are_other_files),
