@@ -198,10 +198,10 @@ bool weight_cache_parse(struct weight_cache *cache, const void *bytes, size_t n_
     struct buffer expected;
     buffer_init(&expected, 0);
     bool ok = build_header(&expected, cache, err) && check_header(bytes, n_bytes, &expected, err);
-    const char *at = (const char *)bytes + expected.n_bytes;
+    size_t begin = expected.n_bytes;
     for (size_t i = 0; ok && i < cache->n_matrices; i++) {
-        cache->matrices[i].data = at;
-        at += align_up(bytes_of(&cache->matrices[i]), ALIGNMENT);
+        cache->matrices[i].data = (const char *)bytes + begin;
+        begin += align_up(bytes_of(&cache->matrices[i]), ALIGNMENT);
     }
     buffer_finish(&expected);
     return ok;
