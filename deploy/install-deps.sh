@@ -3,7 +3,7 @@
 #
 #   deploy/install-deps.sh [--print] GROUP...
 #
-# Groups: build, run, test, ci, quickstart. --print lists the groups' packages and installs nothing.
+# Groups: build, run, test, ci, cross, quickstart. --print lists the groups' packages and installs nothing.
 # Exit codes: 0 all there, 1 something is missing and could not be installed, 2 wrong command line.
 set -euo pipefail
 
@@ -16,6 +16,7 @@ declare -A PACKAGES=(
            libpcre2-8-0 libutf8proc2 libnettle8"
     [test]="libcmocka-dev python3"
     [ci]="clang libclang-rt-14-dev llvm"
+    [cross]="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
     [quickstart]="curl python3"
 )
 

@@ -109,6 +109,11 @@ run_suites() {
 # The instruction sets that are slower than the one which is chosen by itself here.
 other_instruction_sets() {
     local flags
+    if [ "$(uname -m)" = aarch64 ]; then
+        echo c
+        grep -qw asimddp /proc/cpuinfo && echo neon
+        return 0
+    fi
     flags=" $(sed -n 's/^flags[^:]*: //p' /proc/cpuinfo | head -n 1) "
     echo c
     [[ $flags == *" avx512bw "* || $flags == *" avx_vnni "* ]] && echo avx2

@@ -40,7 +40,7 @@ struct lorad_options {
     uint64_t merged_memory;   /* bytes; 0: chosen */
     bool no_auto_merge;       /* W' only where it is asked for */
     bool lazy;                /* what lies in adapters_dir is loaded on use, under its directory's name, and makes room for others */
-    const char *cpu;          /* forces an instruction set: "c", "avx2", "avx512"; NULL: the best */
+    const char *cpu;          /* forces an instruction set: "c", "avx2", "avx512", "neon", ...; NULL: the best */
     lorad_progress *progress; /* NULL: none */
     void *progress_context;
 };
@@ -238,7 +238,8 @@ struct lorad_bench_options {
     struct lorad_limits_options limits; /* how the limit beside each figure is measured; threads and progress are those of `open` */
 };
 LORAD_API const char *lorad_bench_scenario_name(enum lorad_bench_scenario scenario);
-/* Measures and returns JSON text (malloc'ed). */
+/* Measures and returns JSON text (malloc'ed): an object; where open.cpu is "all", or several names with commas between, an array of one for
+   each instruction set, measured one after the other, of all the fastest first. */
 LORAD_API char *lorad_bench(const struct lorad_bench_options *options, struct error *err);
 
 #endif

@@ -62,6 +62,14 @@ unsigned cpu_detect_features(void)
         features |= CPU_AVX_VNNI;
     return features;
 }
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+unsigned cpu_detect_features(void)
+{
+    return CPU_NEON | (getauxval(AT_HWCAP) & HWCAP_ASIMDDP ? CPU_NEON_DOT : 0u);
+}
 #else
 unsigned cpu_detect_features(void)
 {

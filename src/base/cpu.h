@@ -13,7 +13,9 @@ enum cpu_features {
     CPU_AVX512_BF16 = 4,
     CPU_AVX512_VNNI = 8,
     CPU_AVX_VNNI = 16,
-    CPU_AVX512_BF16_FAST = 32 /* a pair of products takes no longer than one in f32 */
+    CPU_AVX512_BF16_FAST = 32, /* a pair of products takes no longer than one in f32 */
+    CPU_NEON = 64, /* every AArch64 */
+    CPU_NEON_DOT = 128
 };
 
 unsigned cpu_detect_features(void);

@@ -9,7 +9,7 @@
 #include "cli/cli.h"
 
 static const char DESCRIPTION[] =
-    "Prints one JSON object. Scenarios, and what they measure (what is compared is measured in turns; medians are printed):\n"
+    "Prints one JSON object, or with several instruction sets (--cpu) an array of them. Scenarios, and what they measure (what is compared is measured in turns; medians are printed):\n"
     "  steady      prefill and decode\n"
     "  mix         decode rate of the same clients on the base, all on one adapter, each on its own\n"
     "  ranks       the same, base and each its own, over the rank (--points, 8,16,32,64,128)\n"
@@ -115,7 +115,8 @@ int bench_main(int argc, char **argv)
          .help = "quality: right answers of adapters, ID.jsonl with a {\"prompt\", \"answer\"} in each line (texts that each model writes "
                  "in f32)"},
         {.name = "cpu", .argument = "SET", .kind = OPTION_TEXT, .out = &bench.open.cpu,
-         .help = "forces an instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512bf16"},
+         .help = "forces an instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512bf16, neon, neondot; several (c,avx2), or all "
+                 "that this CPU has: one after the other, in a JSON array"},
         {.name = "context", .argument = "N", .kind = OPTION_COUNT, .out = &bench.open.context, .minimum = 1, .maximum = 1e7,
          .help = "positions per sequence (the model's, at most 8,192)"},
         {.name = "max-sequences", .argument = "N", .kind = OPTION_COUNT, .out = &bench.open.max_sequences, .minimum = 1,

@@ -1,5 +1,5 @@
 /*
- * attend.h - attention in one pass over the keys and values: the rest of the body of avx2.c and avx512.c, after rows.h.
+ * attend.h - attention in one pass over the keys and values: the rest of the body of avx2.c, avx512.c and neon.c, after rows.h.
  *
  * A row is one head of one token. For each step of positions, some rows at a time, as many as registers hold, get their scores,
  * a lane for each position of a block, so that no sum runs along a row, and from them their weights; then their mixture of values,

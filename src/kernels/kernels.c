@@ -35,12 +35,18 @@ static const struct {
 #endif
 #endif
 #endif
+#if defined(KERNELS_HAVE_NEON)
+    {"neon", CPU_NEON, 0, &kernels_neon, {0}},
+#if defined(KERNELS_HAVE_NEONDOT)
+    {"neondot", CPU_NEON | CPU_NEON_DOT, 0, &kernels_neon, {kernels_use_neondot}},
+#endif
+#endif
 };
 
 enum { N_SETS = sizeof sets / sizeof *sets };
 _Static_assert(N_SETS <= KERNELS_MOST_SETS, "kernels_all has room for all");
 
-static const char *const known_names[] = {"c", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16"};
+static const char *const known_names[] = {"c", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "neon", "neondot"};
 
 static struct kernels tables[N_SETS]; /* written once */
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
@@ -95,7 +101,7 @@ const struct kernels *kernels_select(unsigned features, const char *forced, stru
     if (is_known_name(forced))
         error_set(err, ERROR_BAD_INPUT, "cpu", "the instruction set '%s' was left out of this build", forced);
     else
-        error_set(err, ERROR_BAD_INPUT, "cpu", "'%s' is no instruction set: use c, avx2, avxvnni, avx512, avx512vnni or avx512bf16", forced);
+        error_set(err, ERROR_BAD_INPUT, "cpu", "'%s' is no instruction set: use c, avx2, avxvnni, avx512, avx512vnni, avx512bf16, neon or neondot", forced);
     return NULL;
 }
 

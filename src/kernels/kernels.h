@@ -10,7 +10,8 @@
  *    count as +0. The lanes are joined in one fixed tree: l += l+8, then l += l+4, l += l+2, l += l+1.
  *  - exp, tanh and erf are our own polynomials, the same operations in each instruction set, never libm's.
  *
- * Compiled with -ffp-contract=off; denormals are flushed (compute_thread_begin). No row allocates. Sizes may be any
+ * Compiled with -ffp-contract=off; denormals are flushed (compute_thread_begin). Which results are denormal is for the processor to say
+ * where rounding would make one the smallest normal number: x86 looks after rounding, AArch64 before. No row allocates. Sizes may be any
  * (no alignment of data or length is needed) unless said; outputs do not overlap inputs unless said.
  */
 #ifndef KERNELS_KERNELS_H
@@ -162,7 +163,7 @@ static inline size_t kernels_attend_scratch(size_t n_rows, size_t d_head)
 }
 
 /* The best table for `features` (cpu_detect_features), or the one that `forced` names: "c", "avx2", "avxvnni", "avx512",
-   "avx512vnni", "avx512bf16"; NULL or "": the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
+   "avx512vnni", "avx512bf16", "neon", "neondot"; NULL or "": the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
 const struct kernels *kernels_select(unsigned features, const char *forced, struct error *err);
 
 /* All tables that `features` can run, the reference first; returns how many. For tests and benchmarks. */

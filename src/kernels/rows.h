@@ -1,5 +1,5 @@
 /*
- * rows.h - the rows of the table over a vector of 16 lanes: with attend.h the body of avx2.c and avx512.c.
+ * rows.h - the rows of the table over a vector of 16 lanes: with attend.h the body of avx2.c, avx512.c and neon.c.
  *
  * The including file defines before, besides what polynomial.h asks for:
  *

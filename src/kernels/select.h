@@ -68,11 +68,27 @@ static inline size_t keep_lanes(int32_t *ids, float *values, vec v, unsigned lan
     }
     return n;
 }
+#if defined(__AVX2__)
 static inline unsigned lanes_at_least(vec v, vec least)
 {
     return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v.lo, least.lo, _CMP_GE_OQ)) |
            (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(v.hi, least.hi, _CMP_GE_OQ)) << 8;
 }
+#else
+static inline uint16x8_t halves_at_least(float32x4_t low, float32x4_t high, float32x4_t least)
+{
+    return vcombine_u16(vmovn_u32(vcgeq_f32(low, least)), vmovn_u32(vcgeq_f32(high, least)));
+}
+static inline unsigned lanes_at_least(vec v, vec least)
+{
+    static const uint8_t bit_of_lane[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    uint8x8_t bit = vld1_u8(bit_of_lane);
+    uint16x8_t low = halves_at_least(v.q0, v.q1, least.q0), high = halves_at_least(v.q2, v.q3, least.q2);
+    if (vmaxvq_u16(vorrq_u16(low, high)) == 0)
+        return 0;
+    return vaddv_u8(vand_u8(vmovn_u16(low), bit)) | (unsigned)vaddv_u8(vand_u8(vmovn_u16(high), bit)) << 8;
+}
+#endif
 #endif
 
 static size_t select_at_least(int32_t *ids, float *values, const float *x, size_t n, float least, size_t first)
@@ -109,7 +125,7 @@ static inline eight_doubles add_sixteen(eight_doubles sums, vec v)
     sums = _mm512_add_pd(sums, _mm512_cvtps_pd(_mm512_castps512_ps256(v)));
     return _mm512_add_pd(sums, _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)));
 }
-#else
+#elif defined(__AVX2__)
 typedef struct {
     __m256d lo, hi;
 } eight_doubles;
@@ -130,6 +146,30 @@ static inline eight_doubles add_eight(eight_doubles sums, __m256 v)
 static inline eight_doubles add_sixteen(eight_doubles sums, vec v)
 {
     return add_eight(add_eight(sums, v.lo), v.hi);
+}
+#else
+typedef struct {
+    float64x2_t q0, q1, q2, q3;
+} eight_doubles;
+static inline eight_doubles load_eight(const double *p)
+{
+    return (eight_doubles){vld1q_f64(p), vld1q_f64(p + 2), vld1q_f64(p + 4), vld1q_f64(p + 6)};
+}
+static inline void store_eight(double *p, eight_doubles v)
+{
+    vst1q_f64(p, v.q0);
+    vst1q_f64(p + 2, v.q1);
+    vst1q_f64(p + 4, v.q2);
+    vst1q_f64(p + 6, v.q3);
+}
+static inline eight_doubles add_eight(eight_doubles sums, float32x4_t low, float32x4_t high)
+{
+    return (eight_doubles){vaddq_f64(sums.q0, vcvt_f64_f32(vget_low_f32(low))), vaddq_f64(sums.q1, vcvt_high_f64_f32(low)),
+                           vaddq_f64(sums.q2, vcvt_f64_f32(vget_low_f32(high))), vaddq_f64(sums.q3, vcvt_high_f64_f32(high))};
+}
+static inline eight_doubles add_sixteen(eight_doubles sums, vec v)
+{
+    return add_eight(add_eight(sums, v.q0, v.q1), v.q2, v.q3);
 }
 #endif
 

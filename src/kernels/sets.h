@@ -14,9 +14,13 @@ extern const struct kernels kernels_avx2;
 #if defined(KERNELS_HAVE_AVX512)
 extern const struct kernels kernels_avx512;
 #endif
+#if defined(KERNELS_HAVE_NEON)
+extern const struct kernels kernels_neon;
+#endif
 
 void kernels_use_avxvnni(struct kernels *table);
 void kernels_use_avx512vnni(struct kernels *table);
 void kernels_use_avx512bf16(struct kernels *table);
+void kernels_use_neondot(struct kernels *table);
 
 #endif

@@ -1,12 +1,14 @@
 /*
- * bench.c - lorad_bench: opens a model, runs one scenario on it, and says what was measured on what. Quality is measured without an engine:
- * its scenario opens models itself.
+ * bench.c - lorad_bench: opens a model, runs one scenario on it, and says what was measured on what; once, or with one instruction set after
+ * the other. Quality is measured without an engine: its scenario opens models itself.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cpu.h"
 #include "base/file.h"
+#include "kernels/kernels.h"
 #include "lorad/bench.h"
 
 typedef bool scenario_run(struct bench *bench, json_t *report, struct error *err);
@@ -100,39 +102,123 @@ static bool measure_limits(struct bench *bench, struct error *err)
     return limits_measure(&options, &bench->limits, err);
 }
 
-static char *run_quality(const struct lorad_bench_options *options, struct error *err)
+/* NULL: an error, as of the next. */
+static json_t *run_quality(const struct lorad_bench_options *options, struct error *err)
 {
+    const struct kernels *kernels = kernels_select(cpu_detect_features(), options->open.cpu, err);
+    if (!kernels)
+        return NULL;
     json_t *report = name_report(options);
     json_object_set_new(report, "model", json_string(options->open.model_path));
+    json_object_set_new(report, "kernels", json_string(kernels->name));
     json_object_set_new(report, "kv_type", json_string(weight_type_name(kv_type_of(&options->open))));
     json_object_set_new(report, "options", options_json(options));
-    char *text = bench_quality(options, report, err) ? report_text(report, err) : NULL;
+    if (bench_quality(options, report, err))
+        return report;
     json_decref(report);
-    return text;
+    return NULL;
 }
 
-char *lorad_bench(const struct lorad_bench_options *options, struct error *err)
+/* Opens, measures, closes. NULL: an error. */
+static json_t *measure(const struct lorad_bench_options *options, struct error *err)
 {
-    struct bench bench = {0};
+    struct bench bench = {.options = *options};
     json_t *report = NULL;
-    char *text = NULL;
-    if (!bench_complete_options(options, &bench.options, err))
-        return NULL;
-    if (bench.options.scenario == LORAD_BENCH_QUALITY)
-        return run_quality(&bench.options, err);
+    bool ok = false;
+    if (options->scenario == LORAD_BENCH_QUALITY)
+        return run_quality(options, err);
     bench.directory = make_directory(err);
     if (bench.directory && measure_limits(&bench, err))
         bench.lorad = lorad_open(&bench.options.open, err);
     if (bench.lorad) {
         report = begin_report(&bench);
-        if (SCENARIOS[bench.options.scenario](&bench, report, err))
-            text = report_text(report, err);
+        ok = SCENARIOS[bench.options.scenario](&bench, report, err);
     }
-    json_decref(report);
     lorad_close(bench.lorad);
     limits_finish(&bench.limits);
     if (bench.directory)
         (void)!directory_remove(bench.directory, NULL); /* what stays in the temporary directory harms nobody */
     free(bench.directory);
+    if (ok)
+        return report;
+    json_decref(report);
+    return NULL;
+}
+
+/* ---- one instruction set after the other ---- */
+
+struct sets {
+    const struct kernels *tables[KERNELS_MOST_SETS];
+    size_t n;
+};
+
+/* "avx2,avx512": all are looked at before anything is measured. */
+static bool parse_sets(struct sets *sets, const char *list, struct error *err)
+{
+    for (const char *at = list; at;) {
+        char name[32];
+        size_t length = strcspn(at, ",");
+        if (length == 0 || length >= sizeof name)
+            return error_set(err, ERROR_BAD_INPUT, "cpu", "'%s' is not a list such as c,avx2", list);
+        if (sets->n == KERNELS_MOST_SETS)
+            return error_set(err, ERROR_BAD_INPUT, "cpu", "names more than %d instruction sets", KERNELS_MOST_SETS);
+        memcpy(name, at, length);
+        name[length] = '\0';
+        sets->tables[sets->n] = kernels_select(cpu_detect_features(), name, err);
+        if (!sets->tables[sets->n++])
+            return false;
+        at = at[length] ? at + length + 1 : NULL;
+    }
+    return true;
+}
+
+/* The fastest first: the reference may take longer than one wants to wait. */
+static void take_all_sets(struct sets *sets)
+{
+    sets->n = kernels_all(cpu_detect_features(), sets->tables);
+    for (size_t i = 0; i < sets->n / 2; i++) {
+        const struct kernels *slow = sets->tables[i];
+        sets->tables[i] = sets->tables[sets->n - 1 - i];
+        sets->tables[sets->n - 1 - i] = slow;
+    }
+}
+
+static json_t *measure_sets(const struct lorad_bench_options *options, struct error *err)
+{
+    struct lorad_bench_options one = *options;
+    struct sets sets = {0};
+    json_t *reports = NULL, *report;
+    if (strcmp(options->open.cpu, "all") == 0)
+        take_all_sets(&sets);
+    else if (!parse_sets(&sets, options->open.cpu, err))
+        return NULL;
+    reports = json_array();
+    for (size_t i = 0; i < sets.n; i++) {
+        one.open.cpu = sets.tables[i]->name;
+        report = measure(&one, err);
+        if (!report) {
+            json_decref(reports);
+            return NULL;
+        }
+        json_array_append_new(reports, report);
+    }
+    return reports;
+}
+
+static bool names_several_sets(const char *cpu)
+{
+    return cpu && (strcmp(cpu, "all") == 0 || strchr(cpu, ','));
+}
+
+char *lorad_bench(const struct lorad_bench_options *given, struct error *err)
+{
+    struct lorad_bench_options options;
+    char *text = NULL;
+    if (!bench_complete_options(given, &options, err))
+        return NULL;
+    json_t *report = names_several_sets(options.open.cpu) ? measure_sets(&options, err) : measure(&options, err);
+    if (report)
+        text = report_text(report, err);
+    json_decref(report);
     return text;
 }

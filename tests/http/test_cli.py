@@ -241,8 +241,23 @@ class Bench(unittest.TestCase):
         self.assertEqual([p["adapters"] for p in report["counts"]], [1, 3])
         self.assertEqual([len(p["mixed"]["tokens_per_second"]["values"]) for p in report["counts"]], [2, 2])
 
+    def test_instruction_sets_are_compared_in_one_array(self):
+        flags = ["--model", DEMO, "--prompt", 4, "--tokens", 2, "--repeats", 1]
+        reports = json.loads(lorad("bench", "--cpu", "all", *flags))
+        best = json.loads(lorad("bench", *flags))
+        names = [report["kernels"] for report in reports]
+        self.assertEqual((names[0], names[-1]), (best["kernels"], "c"))
+        self.assertEqual(len(set(names)), len(names))
+        for report in reports:
+            self.assertEqual(report["options"], best["options"])
+            self.assertIn("decode_tokens_per_second", report)
+        chosen = json.loads(lorad("bench", "--cpu", f"c,{names[0]}", *flags))
+        self.assertEqual([report["kernels"] for report in chosen], ["c", names[0]])
+
     def test_what_makes_no_sense_is_named(self):
         for flags, message in (
+            (["--cpu", "c,sse9"], "'sse9' is no instruction set"),
+            (["--cpu", "c,"], "--cpu: 'c,' is not a list"),
             (["--scenario", "mix", "--merged"], "--merged: is of scenario 'steady'"),
             (["--merged"], "--merged: needs --adapters"),
             (["--scenario", "mix", "--points", "1"], "--points: are given, but scenario 'mix'"),

@@ -2,7 +2,7 @@
  * check_packed.c - packing, quantising and the products with packed weights, of every instruction set that this CPU has: bit for bit
  * against reference.c, and that against sums in double.
  *
- * `--bench [SET [PART]]` measures instead: one set, types whose name has PART in it.
+ * `--quick` checks an eighth of the cases. `--bench [SET [PART]]` measures instead: one set, types whose name has PART in it.
  */
 #include <math.h>
 #include <stdio.h>
@@ -93,7 +93,8 @@ static void check_packing(const struct kernels *reference)
 {
     for (size_t i = 0; i < 60; i++)
         for (int type = 0; type < N_ELEMENT_TYPES; type++)
-            check_exact_packing(reference, (enum weight_type)type, random_between(1, 200), random_between(1, 100));
+            if (!is_left_out())
+                check_exact_packing(reference, (enum weight_type)type, random_between(1, 200), random_between(1, 100));
     double q8 = quantisation_error(WEIGHT_Q8), q4 = quantisation_error(WEIGHT_Q4);
     printf("quantisation of normal weights loses of their square: q8 %.2g, q4 %.2g\n", q8, q4);
     check(q8 < 4e-5, "q8", "pack", "loses more than it should");
@@ -131,6 +132,8 @@ static struct activations prepare(const struct kernels *reference, const struct 
 static void compare_product(const struct kernels *reference, const struct kernels *set, enum weight_type type, size_t n_out, size_t n_in,
                             size_t n_tokens, enum values kind)
 {
+    if (is_left_out())
+        return;
     size_t out_stride = n_out + random_between(0, 5);
     void *packed = pack_matrix(type, source_of(type, n_out, n_in, kind), n_out, n_in);
     const float *x = edge_floats(1, n_tokens * n_in, kind);
@@ -339,8 +342,10 @@ int main(int argc, char **argv)
         compute_thread_begin();
         return bench(sets, n_sets, argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL);
     }
-    if (argc > 1) {
-        fprintf(stderr, "usage: check_packed [--bench [SET [PART]]]\n");
+    if (argc > 1 && strcmp(argv[1], "--quick") == 0) {
+        cases_per_check = 8;
+    } else if (argc > 1) {
+        fprintf(stderr, "usage: check_packed [--quick | --bench [SET [PART]]]\n");
         return 2;
     }
     make_regions();
@@ -359,6 +364,5 @@ int main(int argc, char **argv)
         }
     }
     free(prepared_room[0]), free(prepared_room[1]);
-    printf("%zu checks, %zu failures\n", n_checks, n_failures);
-    return n_failures ? 1 : 0;
+    return print_result(sets, n_sets);
 }

@@ -13,7 +13,7 @@
 
 enum { REGION_BYTES = 4 << 20, N_REGIONS = 8 };
 
-size_t n_checks, n_failures;
+size_t n_checks, n_failures, cases_per_check = 1;
 
 void check(bool ok, const char *set, const char *row, const char *detail)
 {
@@ -22,6 +22,15 @@ void check(bool ok, const char *set, const char *row, const char *detail)
         return;
     if (n_failures++ < 20)
         fprintf(stderr, "FAILED: %s %s: %s\n", set, row, detail);
+}
+
+int print_result(const struct kernels *const *sets, size_t n_sets)
+{
+    printf("instruction sets:");
+    for (size_t i = 0; i < n_sets; i++)
+        printf(" %s", sets[i]->name);
+    printf("\n%zu checks, %zu failures\n", n_checks, n_failures);
+    return n_failures ? 1 : 0;
 }
 
 /* ---- random numbers, from a fixed seed ---- */
@@ -39,6 +48,11 @@ uint64_t random_bits(void)
 size_t random_between(size_t least, size_t most)
 {
     return least + (size_t)(random_bits() >> 33) % (most - least + 1);
+}
+
+bool is_left_out(void)
+{
+    return cases_per_check > 1 && random_between(1, cases_per_check) > 1;
 }
 
 float random_float(void)
@@ -241,19 +255,53 @@ __attribute__((target("avx2"))) static void read_pool(void *context, size_t i)
     sum[0] = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
     sink = (float)(_mm256_extract_epi32(sum[0], 0) + (int)i);
 }
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+
+static void fma_neon(void *context, size_t i)
+{
+    float32x4_t a[24], b = vdupq_n_f32(0.999f), c = vdupq_n_f32((float)i);
+    for (int j = 0; j < 24; j++)
+        a[j] = vdupq_n_f32((float)j);
+    for (size_t n = *(size_t *)context; n > 0; n--)
+#pragma GCC unroll 24
+        for (int j = 0; j < 24; j++)
+            a[j] = vfmaq_f32(c, a[j], b);
+    for (int j = 1; j < 24; j++)
+        a[0] = vaddq_f32(a[0], a[j]);
+    sink = vaddvq_f32(a[0]);
+}
+
+static void read_pool(void *context, size_t i)
+{
+    const uint32_t *at = context;
+    uint32x4_t sum[4] = {vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0), vdupq_n_u32(0)};
+
+    for (size_t n = POOL_BYTES / 64; n > 0; n--, at += 16) {
+        __builtin_prefetch((const char *)at + 4096);
+        for (size_t j = 0; j < 4; j++)
+            sum[j] = veorq_u32(sum[j], vld1q_u32(at + 4 * j));
+    }
+    sum[0] = veorq_u32(veorq_u32(sum[0], sum[1]), veorq_u32(sum[2], sum[3]));
+    sink = (float)(vgetq_lane_u32(sum[0], 0) + (uint32_t)i);
+}
 #endif
 
 struct limits measure_limits(const struct kernels *set, void *pool)
 {
     struct limits limits = {NAN, NAN};
-#if defined(__x86_64__)
     size_t n = 2000000;
+    if (strcmp(set->name, "c") == 0)
+        return limits;
+#if defined(__x86_64__)
     if (strncmp(set->name, "avx512", 6) == 0)
         limits.flops = 12.0 * 32 * (double)n / median_seconds(fma_512, &n);
-    else if (strncmp(set->name, "avx", 3) == 0)
+    else
         limits.flops = 12.0 * 16 * (double)n / median_seconds(fma_256, &n);
-    if (strcmp(set->name, "c") != 0)
-        limits.bytes = POOL_BYTES / median_seconds(read_pool, pool);
+    limits.bytes = POOL_BYTES / median_seconds(read_pool, pool);
+#elif defined(__aarch64__)
+    limits.flops = 24.0 * 8 * (double)n / median_seconds(fma_neon, &n);
+    limits.bytes = POOL_BYTES / median_seconds(read_pool, pool);
 #endif
     return limits;
 }

@@ -15,7 +15,14 @@
 extern size_t n_checks, n_failures;
 extern volatile float sink; /* for results that nobody wants */
 
+/* One of how many cases of the lists is checked, at random: where the CPU is emulated. 1: all of them. */
+extern size_t cases_per_check;
+bool is_left_out(void);
+
 void check(bool ok, const char *set, const char *row, const char *detail);
+
+/* Which sets were checked, and how it went; returns main's result. */
+int print_result(const struct kernels *const *sets, size_t n_sets);
 
 /* ---- random numbers, from a fixed seed ---- */
 

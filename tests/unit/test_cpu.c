@@ -199,6 +199,12 @@ static void features_agree_with_the_compiler_s_own_look(void **state)
     if (features)
         assert_true(features & CPU_AVX2);
 }
+#elif defined(__aarch64__)
+static void every_aarch64_has_neon(void **state)
+{
+    (void)state;
+    assert_true(cpu_detect_features() & CPU_NEON);
+}
 #endif
 
 int main(void)
@@ -216,6 +222,8 @@ int main(void)
         cmocka_unit_test(an_affinity_mask_of_one_core_leaves_one),
 #if defined(__x86_64__)
         cmocka_unit_test(features_agree_with_the_compiler_s_own_look),
+#elif defined(__aarch64__)
+        cmocka_unit_test(every_aarch64_has_neon),
 #endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -126,11 +126,24 @@ static void a_number_of_threads_out_of_range_is_refused(void **state)
 
 #if defined(__SSE2__)
 enum { FLUSHES = 0x8040 };
+static uint64_t float_mode(void)
+{
+    return _mm_getcsr();
+}
+#elif defined(__aarch64__)
+enum { FLUSHES = 1 << 24 };
+static uint64_t float_mode(void)
+{
+    uint64_t mode;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(mode));
+    return mode;
+}
+#endif
 
 static void look_at_mode(void *context, size_t part, size_t n_parts, size_t thread)
 {
     (void)part, (void)n_parts, (void)thread;
-    if ((_mm_getcsr() & FLUSHES) != FLUSHES)
+    if ((float_mode() & FLUSHES) != FLUSHES)
         (*(atomic_int *)context)++;
     /* Long enough that other threads get parts too. */
     usleep(200);
@@ -144,15 +157,14 @@ static void denormals_are_flushed_inside_and_only_inside(void **state)
         atomic_int n_wrong = 0;
         struct pool *pool = pool_create(n_threads, &err);
         assert_non_null(pool);
-        unsigned before = _mm_getcsr();
+        uint64_t before = float_mode();
         assert_int_equal(before & FLUSHES, 0);
         pool_run(pool, look_at_mode, &n_wrong, 20);
-        assert_int_equal(_mm_getcsr(), before);
+        assert_int_equal(float_mode(), before);
         assert_int_equal(n_wrong, 0);
         pool_destroy(pool);
     }
 }
-#endif
 
 int main(void)
 {
@@ -162,9 +174,7 @@ int main(void)
         cmocka_unit_test(sleeping_threads_wake_for_the_next_run),
         cmocka_unit_test(pools_come_and_go),
         cmocka_unit_test(a_number_of_threads_out_of_range_is_refused),
-#if defined(__SSE2__)
         cmocka_unit_test(denormals_are_flushed_inside_and_only_inside),
-#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
