@@ -220,7 +220,8 @@ class Bench(unittest.TestCase):
         "ranks": (["--clients", 2, "--tokens", 400, "--points", "2,4"], ["ranks"]),
         "adapters": (["--clients", 2, "--points", "1,3"], ["counts"]),
         "merge": (["--tokens", 400, "--points", "1,2"], ["one_adapter", "own_adapters"]),
-        "swap": (["--adapters", 2, "--merges", 1, "--tokens", 4], ["loading_to_quiet_p99", "first_token_added_ms"]),
+        # By plain C: streams that are faster reach their end before a loader under ThreadSanitizer is through.
+        "swap": (["--adapters", 2, "--merges", 1, "--tokens", 4, "--cpu", "c"], ["loading_to_quiet_p99", "first_token_added_ms"]),
         "starvation": (["--requests", 3, "--period-ms", 5, "--tokens", 40], ["flooded_to_idle_p95"]),
         "prefix": (["--requests", 2], ["warm_to_cold", "cached_tokens"]),
     }
