@@ -15,9 +15,10 @@ import daemon
 from daemon import ADAPTERS, DEMO, GOLDEN, Daemon
 
 IDS = [5, 17, 42]
-N_LONG = 150 if os.environ.get("LORAD_TEST_SANITIZED") else 900
+N_LONG = {"address": 150, "thread": 40}.get(os.environ.get("LORAD_TEST_SANITIZED"), 400)
 LONG = {"input_ids": IDS, "max_tokens": N_LONG, "ignore_eos": True, "temperature": 0}
-MODEL = DEMO  # its context is long enough to be busy for a while
+MODEL = DEMO
+SLOW = ("--cpu", "c")  # about half a second and more for a long answer: time enough to do something in the middle
 
 
 def post_and_leave(d, body, seconds):
@@ -32,7 +33,7 @@ def post_and_leave(d, body, seconds):
 
 class Lifecycle(unittest.TestCase):
     def test_a_client_that_leaves_ends_its_request(self):
-        with Daemon("--cpu", "c", model=MODEL) as d:  # slow enough to be left in the middle
+        with Daemon(*SLOW, model=MODEL) as d:
             for n, stream in ((1, False), (2, True)):
                 post_and_leave(d, {**LONG, "stream": stream}, 0.15)
                 d.wait_for(lambda: d.metrics()['lorad_requests_finished_total{reason="cancelled"}'] == n, 5)
@@ -42,7 +43,7 @@ class Lifecycle(unittest.TestCase):
             self.assertLess(metrics["lorad_completion_tokens_total"], 2 * N_LONG)
 
     def test_a_queued_client_that_leaves_never_runs_and_others_go_on(self):
-        with Daemon("--max-sequences", 1, model=MODEL) as d:
+        with Daemon(*SLOW, "--max-sequences", 1, model=MODEL) as d:
             alone = d.post("/v1/generate", LONG).json["token_ids"]
             answers = []
             running = threading.Thread(target=lambda: answers.append(d.post("/v1/generate", LONG).json["token_ids"]))
@@ -55,7 +56,7 @@ class Lifecycle(unittest.TestCase):
             self.assertEqual(d.metrics()['lorad_requests_finished_total{reason="cancelled"}'], 1)
 
     def test_unloading_by_force_ends_what_runs_and_what_waits(self):
-        flags = ("--cpu", "c", "--max-sequences", 1, "--adapter", f"sql={ADAPTERS / 'sql'}", "--adapter", f"date={ADAPTERS / 'date'}")
+        flags = (*SLOW, "--max-sequences", 1, "--adapter", f"sql={ADAPTERS / 'sql'}", "--adapter", f"date={ADAPTERS / 'date'}")
         with Daemon(*flags, model=MODEL) as d, concurrent.futures.ThreadPoolExecutor(4) as pool:
             running = pool.submit(d.post, "/v1/generate", {**LONG, "adapter": "sql"})
             d.wait_for(lambda: d.metrics()["lorad_requests_running"] == 1)
@@ -78,7 +79,7 @@ class Lifecycle(unittest.TestCase):
             self.assertEqual(d.delete("/v1/adapters/sql?force=true").status, 404)
 
     def test_force_ends_what_an_unload_left_running(self):
-        with Daemon("--cpu", "c", "--adapter", f"sql={ADAPTERS / 'sql'}", model=MODEL) as d, \
+        with Daemon(*SLOW, "--adapter", f"sql={ADAPTERS / 'sql'}", model=MODEL) as d, \
                 concurrent.futures.ThreadPoolExecutor(1) as pool:
             running = pool.submit(d.post, "/v1/generate", {**LONG, "adapter": "sql"})
             d.wait_for(lambda: d.metrics()["lorad_requests_running"] == 1)
@@ -89,7 +90,7 @@ class Lifecycle(unittest.TestCase):
             self.assertEqual(running.result(20).status, 503)
 
     def test_a_full_queue_is_429_with_retry_after(self):
-        with Daemon("--max-sequences", 1, "--max-queue", 1, model=MODEL) as d:
+        with Daemon(*SLOW, "--max-sequences", 1, "--max-queue", 1, model=MODEL) as d:
             with concurrent.futures.ThreadPoolExecutor(8) as pool:
                 answers = list(pool.map(lambda _: d.post("/v1/generate", LONG), range(8)))
             refused = [a for a in answers if a.status == 429]
@@ -101,14 +102,14 @@ class Lifecycle(unittest.TestCase):
             self.assertEqual(d.metrics()["lorad_requests_rejected_total"], len(refused))
 
     def test_a_time_limit_ends_a_request(self):
-        with Daemon("--cpu", "c", model=MODEL) as d:
+        with Daemon(*SLOW, model=MODEL) as d:
             answer = d.post("/v1/generate", {**LONG, "timeout_ms": 50})
             self.assertEqual(answer.status, 200, answer)
             self.assertEqual(answer.json["finish_reason"], "timeout")
             self.assertLess(len(answer.json["token_ids"]), N_LONG)
 
     def test_sigterm_lets_running_requests_end(self):
-        d = Daemon(model=MODEL)
+        d = Daemon(*SLOW, model=MODEL)
         with d:
             answers = []
             thread = threading.Thread(target=lambda: answers.append(d.post("/v1/generate", LONG)))
@@ -122,7 +123,7 @@ class Lifecycle(unittest.TestCase):
         self.assertEqual(d.process.returncode, 0)
 
     def test_a_draining_daemon_takes_no_new_requests(self):
-        with Daemon(model=MODEL) as d:
+        with Daemon(*SLOW, model=MODEL) as d:
             kept = d.connect()
             self.addCleanup(kept.close)
             kept.request("GET", "/ready")
@@ -142,7 +143,7 @@ class Lifecycle(unittest.TestCase):
             thread.join()
 
     def test_a_second_signal_ends_what_runs(self):
-        with Daemon("--drain-seconds", 60, model=MODEL) as d:
+        with Daemon(*SLOW, "--drain-seconds", 60, model=MODEL) as d:
             thread = threading.Thread(target=lambda: self._swallow(d))
             thread.start()
             d.wait_for(lambda: d.metrics()["lorad_requests_running"] == 1)

@@ -147,11 +147,12 @@ class Wire(unittest.TestCase):
 
 
 class Draining(unittest.TestCase):
-    LONG = {"input_ids": [5, 17, 42], "max_tokens": 150 if os.environ.get("LORAD_TEST_SANITIZED") else 900, "ignore_eos": True,
+    SLOW = ("--cpu", "c")
+    LONG = {"input_ids": [5, 17, 42], "max_tokens": {"address": 150, "thread": 40}.get(os.environ.get("LORAD_TEST_SANITIZED"), 400), "ignore_eos": True,
             "temperature": 0}
 
     def test_new_connections_are_refused_and_kept_ones_are_told_to_close(self):
-        with Daemon(model=DEMO) as d:
+        with Daemon(*self.SLOW, model=DEMO) as d:
             kept = d.connect()
             self.addCleanup(kept.close)
             kept.request("GET", "/ready")
@@ -173,7 +174,7 @@ class Draining(unittest.TestCase):
             self.assertEqual(answers[0].status, 200)
 
     def test_a_client_that_closes_its_half_has_left(self):
-        with Daemon(model=DEMO) as d:
+        with Daemon(*self.SLOW, model=DEMO) as d:
             body = json.dumps(self.LONG).encode()
             with socket.create_connection((d.host, d.port), timeout=10) as s:
                 s.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)

@@ -1,8 +1,10 @@
 #include "support/engine_kit.h"
 
 #include <math.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -148,6 +150,60 @@ struct stream *submit(struct engine_request from)
     if (!stream)
         fail_msg("submit: %s", err.message);
     return stream;
+}
+
+/* ---- steps on demand ---- */
+
+static sem_t allowed_steps;
+static atomic_bool are_all_allowed;
+atomic_size_t n_counted_steps;
+
+/* The engine asks this of every request before each step. */
+static bool wait_to_be_allowed(const struct engine_request *request)
+{
+    struct timespec until;
+    (void)request;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 200000000;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    if (!are_all_allowed)
+        sem_timedwait(&allowed_steps, &until);
+    return false;
+}
+
+struct engine_request held(struct engine_request from)
+{
+    sem_init(&allowed_steps, 0, 0);
+    are_all_allowed = false;
+    from.is_revoked = wait_to_be_allowed;
+    return from;
+}
+
+void allow_steps(int n)
+{
+    for (int i = 0; i < n; i++)
+        sem_post(&allowed_steps);
+}
+
+void allow_all_steps(void)
+{
+    are_all_allowed = true;
+    sem_post(&allowed_steps); /* it may wait */
+}
+
+static bool count_step(const struct engine_request *request)
+{
+    (void)request;
+    n_counted_steps++;
+    return false;
+}
+
+struct engine_request counted(struct engine_request from)
+{
+    n_counted_steps = 0;
+    from.is_revoked = count_step;
+    return from;
 }
 
 void answer_finish(struct answer *answer)

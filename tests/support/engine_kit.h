@@ -41,6 +41,17 @@ struct stream *try_submit(struct engine_request from, struct error *err);
 struct stream *submit(struct engine_request from);
 extern atomic_size_t n_released, n_released_tokens; /* requests whose both sides let go */
 
+/*
+ * Steps on demand, so that it doesn't matter when this thread gets to run: while a held request is there (one at a time), the engine waits before
+ * each step until it is allowed, at most 200 ms, so that it can always be stopped.
+ */
+struct engine_request held(struct engine_request from);
+void allow_steps(int n);
+void allow_all_steps(void);
+/* Counts the steps before which the request was there, waiting or running. */
+struct engine_request counted(struct engine_request from);
+extern atomic_size_t n_counted_steps;
+
 struct answer {
     struct lorad_token *prompt, *tokens;
     size_t n_prompt, n_tokens;
