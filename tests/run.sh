@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds and tests everything: unit, kernels, golden, http, stress, churn and lint suites; then the golden ones once for each other instruction set that
-# this CPU has, since their answers must not change.
+# Builds and tests everything: unit, kernels, golden, quality, http, stress, churn and lint suites; then the golden ones once for each other
+# instruction set that this CPU has, since their answers must not change.
 #
 #   tests/run.sh [--quick] [--sanitize address|thread] [--compiler CC] [--werror] [--build DIR] [--suite NAME]...
 #

@@ -243,7 +243,7 @@ class Bench(unittest.TestCase):
         self.assertEqual([len(p["mixed"]["tokens_per_second"]["values"]) for p in report["counts"]], [2, 2])
 
     def test_instruction_sets_are_compared_in_one_array(self):
-        flags = ["--model", DEMO, "--prompt", 4, "--tokens", 2, "--repeats", 1]
+        flags = ["--model", DEMO, "--prompt", 4, "--tokens", 2, "--repeats", 1, *TINY]
         reports = json.loads(lorad("bench", "--cpu", "all", *flags))
         best = json.loads(lorad("bench", *flags))
         names = [report["kernels"] for report in reports]

@@ -87,11 +87,22 @@ static double weight_at(const void *data, enum weight_type type, size_t i)
     return (double)value;
 }
 
-/* The contract, word for word: W x, then each scale * (B(Ax) + bias), times gain, plus bias. */
-static double expected(const struct fixture *f, size_t site, size_t segment, const float *x, size_t o)
+enum { MOST_DELTAS = 2, MOST_RANK = 20 };
+
+/* out[d][j]: A x of each delta. */
+static void shrink(double out[MOST_DELTAS][MOST_RANK], const struct site_view *view, size_t n_in, const float *x)
 {
-    const struct site_view *view = &f->segments[segment].view->sites[site];
-    size_t n_in = f->model->sites[site].n_in;
+    for (size_t d = 0; d < view->n_deltas; d++)
+        for (size_t j = 0; j < view->deltas[d].rank; j++) {
+            out[d][j] = 0;
+            for (size_t k = 0; k < n_in; k++)
+                out[d][j] += weight_at(view->deltas[d].a, view->deltas[d].type, j * n_in + k) * (double)x[k];
+        }
+}
+
+/* The contract, word for word: W x, then each scale * (B(Ax) + bias), times gain, plus bias. `low_rank`: see shrink. */
+static double expected(const struct site_view *view, double low_rank[MOST_DELTAS][MOST_RANK], size_t n_in, const float *x, size_t o)
+{
     double sum = 0;
     for (size_t k = 0; k < n_in; k++)
         sum += naive_weight(view->weight, o, k) *
@@ -99,12 +110,8 @@ static double expected(const struct fixture *f, size_t site, size_t segment, con
     for (size_t d = 0; d < view->n_deltas; d++) {
         const struct delta *delta = &view->deltas[d];
         double low = delta->bias ? (double)delta->bias[o] : 0;
-        for (size_t j = 0; j < delta->rank; j++) {
-            double u = 0;
-            for (size_t k = 0; k < n_in; k++)
-                u += weight_at(delta->a, delta->type, j * n_in + k) * (double)x[k];
-            low += weight_at(delta->b, delta->type, delta_b_at(delta->rank, o, j)) * u;
-        }
+        for (size_t j = 0; j < delta->rank; j++)
+            low += weight_at(delta->b, delta->type, delta_b_at(delta->rank, o, j)) * low_rank[d][j];
         sum += (double)delta->scale * low;
     }
     return sum * (view->row_gain ? (double)view->row_gain[o] : 1) + (view->bias ? (double)view->bias[o] : 0);
@@ -112,10 +119,16 @@ static double expected(const struct fixture *f, size_t site, size_t segment, con
 
 static void check(const struct fixture *f, size_t site, const float *x, size_t x_stride, const float *out, size_t stride)
 {
-    for (size_t s = 0; s < 5; s++)
-        for (size_t t = f->segments[s].first; t < f->segments[s].first + f->segments[s].n_tokens; t++)
-            for (size_t o = 0; o < f->model->sites[site].n_out; o++)
-                assert_float_equal(out[t * stride + o], expected(f, site, s, x + t * x_stride, o), 2e-5);
+    size_t n_in = f->model->sites[site].n_in, n_out = f->model->sites[site].n_out;
+    double low_rank[MOST_DELTAS][MOST_RANK];
+    for (size_t s = 0; s < 5; s++) {
+        const struct site_view *view = &f->segments[s].view->sites[site];
+        for (size_t t = f->segments[s].first; t < f->segments[s].first + f->segments[s].n_tokens; t++) {
+            shrink(low_rank, view, n_in, x + t * x_stride);
+            for (size_t o = 0; o < n_out; o++)
+                assert_float_equal(out[t * stride + o], expected(view, low_rank, n_in, x + t * x_stride, o), 2e-5);
+        }
+    }
 }
 
 static void three_sites_of_five_segments_are_what_the_contract_says(void **state)
