@@ -29,22 +29,11 @@ static const unsigned char tall_rows[FEW_TOKENS] = {1, 4, 4, 4, 4, 4};
     TILE(TYPE, suffix, 4, 3)                                                                                 \
     TILE(TYPE, suffix, 4, 4)                                                                                 \
     TILE(TYPE, suffix, 4, 5)                                                                                 \
-    TILE(TYPE, suffix, 4, 6)                                                                                 \
-    TILE(TYPE, suffix, 1, 1)                                                                                 \
-    TILE(TYPE, suffix, 1, 2)                                                                                 \
-    TILE(TYPE, suffix, 1, 3)                                                                                 \
-    TILE(TYPE, suffix, 1, 4)                                                                                 \
-    TILE(TYPE, suffix, 1, 5)                                                                                 \
-    TILE(TYPE, suffix, 1, 6)
+    TILE(TYPE, suffix, 4, 6)
 #define TALL_TILES(suffix)                                                                                   \
     {                                                                                                        \
         tile_##suffix##_1_1, tile_##suffix##_4_2, tile_##suffix##_4_3, tile_##suffix##_4_4,                  \
             tile_##suffix##_4_5, tile_##suffix##_4_6                                                         \
-    }
-#define FLAT_TILES(suffix)                                                                                   \
-    {                                                                                                        \
-        tile_##suffix##_1_1, tile_##suffix##_1_2, tile_##suffix##_1_3, tile_##suffix##_1_4,                  \
-            tile_##suffix##_1_5, tile_##suffix##_1_6                                                         \
     }
 
 #include "kernels/rows.h"

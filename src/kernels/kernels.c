@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/cpu.h"
@@ -75,12 +76,22 @@ static bool can_run(size_t i, unsigned features)
     return (features & sets[i].needs) == sets[i].needs;
 }
 
+enum { N_NAMES = sizeof known_names / sizeof *known_names };
+
 static bool is_known_name(const char *name)
 {
-    for (size_t i = 0; i < sizeof known_names / sizeof *known_names; i++)
+    for (size_t i = 0; i < N_NAMES; i++)
         if (strcmp(name, known_names[i]) == 0)
             return true;
     return false;
+}
+
+static void refuse_name(const char *name, struct error *err)
+{
+    char list[128] = "";
+    for (size_t i = 0, n = 0; i < N_NAMES; i++)
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i == 0 ? "" : i + 1 < N_NAMES ? ", " : " or ", known_names[i]);
+    error_set(err, ERROR_BAD_INPUT, "cpu", "'%s' is no instruction set: use %s", name, list);
 }
 
 const struct kernels *kernels_select(unsigned features, const char *forced, struct error *err)
@@ -101,7 +112,7 @@ const struct kernels *kernels_select(unsigned features, const char *forced, stru
     if (is_known_name(forced))
         error_set(err, ERROR_BAD_INPUT, "cpu", "the instruction set '%s' was left out of this build", forced);
     else
-        error_set(err, ERROR_BAD_INPUT, "cpu", "'%s' is no instruction set: use c, avx2, avxvnni, avx512, avx512vnni, avx512bf16, neon or neondot", forced);
+        refuse_name(forced, err);
     return NULL;
 }
 

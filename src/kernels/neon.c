@@ -23,21 +23,10 @@ static const unsigned char tall_rows[FEW_TOKENS] = {4, 2, 1, 1, 1, 1};
 
 #define TILES_OF_TYPE(TYPE, suffix)                                                                          \
     TILE(TYPE, suffix, 4, 1)                                                                                 \
-    TILE(TYPE, suffix, 2, 2)                                                                                 \
-    TILE(TYPE, suffix, 1, 1)                                                                                 \
-    TILE(TYPE, suffix, 1, 2)                                                                                 \
-    TILE(TYPE, suffix, 1, 3)                                                                                 \
-    TILE(TYPE, suffix, 1, 4)                                                                                 \
-    TILE(TYPE, suffix, 1, 5)                                                                                 \
-    TILE(TYPE, suffix, 1, 6)
+    TILE(TYPE, suffix, 2, 2)
 #define TALL_TILES(suffix)                                                                                   \
     {                                                                                                        \
         tile_##suffix##_4_1, tile_##suffix##_2_2, tile_##suffix##_1_3, tile_##suffix##_1_4,                  \
-            tile_##suffix##_1_5, tile_##suffix##_1_6                                                         \
-    }
-#define FLAT_TILES(suffix)                                                                                   \
-    {                                                                                                        \
-        tile_##suffix##_1_1, tile_##suffix##_1_2, tile_##suffix##_1_3, tile_##suffix##_1_4,                  \
             tile_##suffix##_1_5, tile_##suffix##_1_6                                                         \
     }
 

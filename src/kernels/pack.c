@@ -137,12 +137,6 @@ static uint16_t scale_up(float scale)
     return (uint16_t)((bits >> 16) + ((bits & 0xffff) != 0 && bits < 0x7f7f0000u));
 }
 
-static uint16_t scale_nearest(float scale)
-{
-    uint32_t bits = bits_of_float(scale);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
 /* NaN becomes an end. */
 static uint16_t quantize_q8(uint8_t *bytes, const lanes *w)
 {
@@ -242,7 +236,8 @@ static uint16_t quantize_q4(uint8_t *codes, const lanes *w)
         for (size_t i = 0; i < sizeof STRETCH / sizeof *STRETCH; i++)
             improve(&best, w, largest, end * STRETCH[i]);
     }
-    uint16_t bits = scale_nearest(best.scale);
+    uint16_t bits;
+    kernels_reference.narrow[WEIGHT_BF16](&bits, &best.scale, 1);
     float scale = scale_of_bits(bits), inverse = scale != 0 ? 1.0f / scale : 0.0f;
     for (size_t v = 0; v < N_VECTORS; v++) {
         integers at = index_of(w[v] * inverse);

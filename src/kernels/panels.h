@@ -76,6 +76,24 @@ KERNELS_ALWAYS_INLINE void panel_store_sums(const struct panel_tile *tile, size_
         v_store_some(at, sums, left);
 }
 
+KERNELS_ALWAYS_INLINE void panel_load_all(const struct panel_tile *tile, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS])
+{
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+            acc[v][t] = panel_load_sums(tile, v, t);
+}
+
+KERNELS_ALWAYS_INLINE void panel_store_all(const struct panel_tile *tile, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS])
+{
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+            panel_store_sums(tile, v, t, acc[v][t]);
+}
+
 KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_bytes)
 {
     const char *end = next + n_bytes;
@@ -277,15 +295,12 @@ KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_ve
 {
     const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, next_bytes = tile->next_lines * 64;
     const char *next = tile->next, *next_end = tile->next_end;
-    const char *w = tile->panel + tile->begin * step_bytes + tile->vector * panel_vector_bytes(type), *x = tile->x + tile->begin * panel_x_bytes(type), *end = tile->x + tile->end * panel_x_bytes(type);
     const ptrdiff_t x_bytes = (ptrdiff_t)panel_x_bytes(type);
+    const char *w = tile->panel + tile->begin * step_bytes + tile->vector * panel_vector_bytes(type);
+    const char *x = tile->x + tile->begin * panel_x_bytes(type), *end = tile->x + tile->end * panel_x_bytes(type);
     vec acc[MOST_WIDE][MOST_TOKENS];
 
-#pragma GCC unroll 4
-    for (size_t v = 0; v < n_vectors; v++)
-#pragma GCC unroll 8
-        for (size_t t = 0; t < n_tokens; t++)
-            acc[v][t] = panel_load_sums(tile, v, t);
+    panel_load_all(tile, n_vectors, n_tokens, acc);
     for (; end - x >= UNROLL * x_bytes; x += UNROLL * x_bytes, w += UNROLL * step_bytes) {
         if (next < next_end)
             next = panel_fetch(next, next_bytes);
@@ -295,11 +310,7 @@ KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_ve
     }
     for (; x < end; x += x_bytes, w += step_bytes)
         panel_step(type, n_vectors, n_tokens, acc, w, x, x_stride);
-#pragma GCC unroll 4
-    for (size_t v = 0; v < n_vectors; v++)
-#pragma GCC unroll 8
-        for (size_t t = 0; t < n_tokens; t++)
-            panel_store_sums(tile, v, t, acc[v][t]);
+    panel_store_all(tile, n_vectors, n_tokens, acc);
 }
 #endif
 
@@ -323,37 +334,32 @@ PANEL_ROW(WEIGHT_BF16, bf16, 2, wide_elements)
 
 /* ---- activations ---- */
 
+#if defined(PANELS_PAIRS) || defined(PANELS_WIDENED_PAIRS)
+/* At most PANEL_LANES of bf16, as they are or widened. */
+KERNELS_ALWAYS_INLINE void store_prepared(char *to, const uint16_t *rounded, size_t n)
+{
 #if defined(PANELS_PAIRS)
-static void prepare_pairs(void *out, const float *x, size_t n)
-{
-    uint16_t *to = out;
-    for (size_t i = 0; i < n; i += PANEL_LANES) {
-        size_t left = panel_least(n - i, PANEL_LANES);
-        _Alignas(64) uint16_t some[PANEL_LANES];
-        v_store_narrow(WEIGHT_BF16, some, left == PANEL_LANES ? v_load(x + i) : v_load_some(x + i, left));
-        memcpy(to + i, some, left * sizeof *some);
-    }
-    if (n % 2)
-        to[n] = 0;
-}
+    memcpy(to, rounded, n * sizeof *rounded);
+#else
+    vec widened = v_load_weights(WEIGHT_BF16, rounded);
+    if (n == PANEL_LANES)
+        v_store((float *)(void *)to, widened);
+    else
+        v_store_some((float *)(void *)to, widened, n);
 #endif
+}
 
-#if defined(PANELS_WIDENED_PAIRS)
 static void prepare_pairs(void *out, const float *x, size_t n)
 {
-    float *to = out;
+    char *to = out;
     for (size_t i = 0; i < n; i += PANEL_LANES) {
         size_t left = panel_least(n - i, PANEL_LANES);
-        _Alignas(64) uint16_t some[PANEL_LANES];
-        v_store_narrow(WEIGHT_BF16, some, left == PANEL_LANES ? v_load(x + i) : v_load_some(x + i, left));
-        vec rounded = v_load_weights(WEIGHT_BF16, some);
-        if (left == PANEL_LANES)
-            v_store(to + i, rounded);
-        else
-            v_store_some(to + i, rounded, left);
+        _Alignas(64) uint16_t rounded[PANEL_LANES];
+        v_store_narrow(WEIGHT_BF16, rounded, left == PANEL_LANES ? v_load(x + i) : v_load_some(x + i, left));
+        store_prepared(to + i * PAIR_BYTES / 2, rounded, left);
     }
     if (n % 2)
-        to[n] = 0;
+        memset(to + n * PAIR_BYTES / 2, 0, PAIR_BYTES / 2);
 }
 #endif
 
@@ -414,11 +420,7 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
     const char *x = tile->x, *scales = x + tile->n_groups * PACK_GROUP, *offsets = scales + tile->n_groups * 4;
     vec acc[MOST_WIDE][MOST_TOKENS];
 
-#pragma GCC unroll 4
-    for (size_t v = 0; v < n_vectors; v++)
-#pragma GCC unroll 8
-        for (size_t t = 0; t < n_tokens; t++)
-            acc[v][t] = panel_load_sums(tile, v, t);
+    panel_load_all(tile, n_vectors, n_tokens, acc);
     for (size_t g = tile->begin; g < tile->end; g++) {
         const char *group = tile->panel + g * step_bytes, *w = group + tile->vector * 64, *bytes = x + g * PACK_GROUP;
         const char *w_scales = group + n_loads * load_bytes + tile->vector * 32;
@@ -462,11 +464,7 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
                 acc[v][t] = v_fma(b_to_floats(sums[v][t]), v_mul(scale[v], factor), acc[v][t]);
         }
     }
-#pragma GCC unroll 4
-    for (size_t v = 0; v < n_vectors; v++)
-#pragma GCC unroll 8
-        for (size_t t = 0; t < n_tokens; t++)
-            panel_store_sums(tile, v, t, acc[v][t]);
+    panel_store_all(tile, n_vectors, n_tokens, acc);
 }
 
 #define Q8_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q8, q8, vectors, tokens)

@@ -15,7 +15,8 @@
  *     TILE_TOKENS                     tokens of a tile when there are many
  *     FEW_TOKENS                      tokens that one tile can have at most
  *     tall_rows[FEW_TOKENS]           rows of a tile of 1, 2, ... tokens; all divide BLOCK_ROWS
- *     TILES_OF_TYPE(TYPE, suffix)     those tiles, of one row too, and of SHRINK_ROWS rows for one token
+ *     TILES_OF_TYPE(TYPE, suffix)     those tiles of more than one row, and of SHRINK_ROWS rows for one token
+ *     TALL_TILES(suffix)              {those tiles} by their tokens
  *     TILE_COLUMNS, TILE_HEADS        of the tiles of sum_columns: vectors and tokens
  *
  * Tiles are what registers can hold. Their shapes never show in the results: an output has its own
@@ -34,14 +35,10 @@
 
 enum {
     LANES = 16,
-    K_CHUNK = 1024, /* so that a token tile's part of x (16 KiB) stays in L1 while weights stream by */
-    BLOCK_BYTES =
-        512 * 1024,  /* weights that stay in L2 while all tokens pass: half of it on current servers */
+    K_CHUNK = 1024,  /* so that a token tile's part of x (16 KiB) stays in L1 while the rows of A pass */
     BLOCK_ROWS = 32, /* bounds the accumulators that are kept between chunks */
-    BYTES_AHEAD = 16 * 1024, /* to fetch before they are wanted, at least */
-    X_BYTES = 4 << 20,       /* activations that stay in L3 while all weights pass */
-    SHRINK_ROWS = 4,         /* rows of A at a time for a lone token: one sum's chain is slower than memory */
-    SHRINK_TILES = 4         /* tiles of tokens that are few to shrink */
+    SHRINK_ROWS = 4, /* rows of A at a time for a lone token: one sum's chain is slower than memory */
+    SHRINK_TILES = 4 /* tiles of tokens that are few to shrink */
 };
 
 ALWAYS_INLINE const char *weight_at(enum weight_type type, const void *w, size_t i)
@@ -49,7 +46,7 @@ ALWAYS_INLINE const char *weight_at(enum weight_type type, const void *w, size_t
     return (const char *)w + i * weight_type_size(type);
 }
 
-/* ---- matmul: tiles of rows x tokens, one vector of partial sums each ---- */
+/* ---- shrink: tiles of rows x tokens, one vector of partial sums each ---- */
 
 struct tile {
     float *out;
@@ -136,9 +133,25 @@ typedef void tile_function(const struct tile *tile);
     {                                                                                                        \
         tile_run(TYPE, rows, tokens, tile);                                                                  \
     }
+#define FLAT_TILES_OF_TYPE(TYPE, suffix)                                                                     \
+    TILE(TYPE, suffix, 1, 1)                                                                                 \
+    TILE(TYPE, suffix, 1, 2)                                                                                 \
+    TILE(TYPE, suffix, 1, 3)                                                                                 \
+    TILE(TYPE, suffix, 1, 4)                                                                                 \
+    TILE(TYPE, suffix, 1, 5)                                                                                 \
+    TILE(TYPE, suffix, 1, 6)
+#define FLAT_TILES(suffix)                                                                                   \
+    {                                                                                                        \
+        tile_##suffix##_1_1, tile_##suffix##_1_2, tile_##suffix##_1_3, tile_##suffix##_1_4,                  \
+            tile_##suffix##_1_5, tile_##suffix##_1_6                                                         \
+    }
+_Static_assert(FEW_TOKENS == 6, "as many flat tiles");
 TILES_OF_TYPE(WEIGHT_F32, f32)
 TILES_OF_TYPE(WEIGHT_F16, f16)
 TILES_OF_TYPE(WEIGHT_BF16, bf16)
+FLAT_TILES_OF_TYPE(WEIGHT_F32, f32)
+FLAT_TILES_OF_TYPE(WEIGHT_F16, f16)
+FLAT_TILES_OF_TYPE(WEIGHT_BF16, bf16)
 
 /* By how many tokens a tile has, less one: tiles of several rows, and of one row. */
 static tile_function *const tall_tiles[N_ELEMENT_TYPES][FEW_TOKENS] = {
@@ -154,89 +167,7 @@ ALWAYS_INLINE size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* At most FEW_TOKENS tokens: the weights pass once, each group of rows while the next rows are on their way.
- */
-ALWAYS_INLINE void matmul_few(enum weight_type type, float *out, size_t out_stride, const void *w,
-                              size_t n_rows, size_t n_in, const float *x, size_t x_stride, size_t n_tokens)
-{
-    size_t group = tall_rows[n_tokens - 1], row_bytes = n_in * weight_type_size(type);
-    size_t distance = (BYTES_AHEAD + row_bytes) / (row_bytes + 1); /* in rows */
-    distance = distance < group ? group : distance;
-    struct tile tile = {.out_stride = out_stride, .n_in = n_in, .x = x, .x_stride = x_stride, .end = n_in};
-
-    for (size_t o = 0; o < n_rows;) {
-        bool tall = o + group <= n_rows, more = o + distance + group <= n_rows;
-        tile.out = out + o;
-        tile.w = weight_at(type, w, o * n_in);
-        tile.ahead = more ? tile.w + distance * row_bytes : tile.w;
-        tile.ahead_stride = more ? row_bytes : 0;
-        (tall ? tall_tiles : flat_tiles)[type][n_tokens - 1](&tile);
-        o += tall ? group : 1;
-    }
-}
-
-/* Many tokens: a block of rows stays in L2 while tile after tile of tokens passes, and within a tile a chunk
-   of x stays in L1 while the block's rows pass. Meanwhile the first tiles of tokens fetch the next block. */
-ALWAYS_INLINE void matmul_block(enum weight_type type, float *out, size_t out_stride, const char *w,
-                                size_t n_rows, size_t n_in, const float *x, size_t x_stride, size_t n_tokens,
-                                bool next)
-{
-    size_t row_bytes = n_in * weight_type_size(type), n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
-    vec states[BLOCK_ROWS * TILE_TOKENS];
-
-    size_t step = (n_tokens + n_tiles - 1) / n_tiles; /* 8 tokens are 4 and 4, not 6 and 2 */
-    for (size_t t = 0, pass = 0; t < n_tokens;
-         t += step, pass++, x += step * x_stride, out += step * out_stride) {
-        size_t n_t = least(step, n_tokens - t), group = tall_rows[n_t - 1];
-        bool one_row_each = n_tiles >= TILE_ROWS;
-        bool fetch = next && pass < (one_row_each ? TILE_ROWS : 1);
-        for (size_t k = 0; k == 0 || k < n_in; k += K_CHUNK)
-            for (size_t o = 0; o < n_rows;) {
-                bool tall = o + group <= n_rows;
-                const char *rows = w + o * row_bytes;
-                struct tile tile = {.out = out + o,
-                                    .out_stride = out_stride,
-                                    .w = rows,
-                                    .n_in = n_in,
-                                    .x = x,
-                                    .x_stride = x_stride,
-                                    .begin = k,
-                                    .end = least(k + K_CHUNK, n_in),
-                                    .state = states + o * TILE_TOKENS,
-                                    .ahead = rows};
-                if (fetch) {
-                    tile.ahead = rows + (n_rows + (one_row_each ? pass : 0)) * row_bytes;
-                    tile.ahead_stride = one_row_each ? 0 : row_bytes;
-                }
-                (tall ? tall_tiles : flat_tiles)[type][n_t - 1](&tile);
-                o += tall ? group : 1;
-            }
-    }
-}
-
-ALWAYS_INLINE void matmul(enum weight_type type, float *out, size_t out_stride, const void *w, size_t n_rows,
-                          size_t n_in, const float *x, size_t x_stride, size_t n_tokens)
-{
-    const size_t row_bytes = n_in * weight_type_size(type);
-    size_t block = BLOCK_BYTES / (row_bytes + 1) / TILE_ROWS * TILE_ROWS;
-    size_t pass = X_BYTES / (n_in * sizeof *x + 1) / TILE_TOKENS * TILE_TOKENS;
-
-    block = block < TILE_ROWS ? TILE_ROWS : least(block, BLOCK_ROWS);
-    pass = pass < TILE_TOKENS ? TILE_TOKENS : pass;
-    for (size_t t = 0; t < n_tokens; t += pass, x += pass * x_stride, out += pass * out_stride) {
-        size_t n_t = least(pass, n_tokens - t);
-        if (n_t <= FEW_TOKENS) {
-            matmul_few(type, out, out_stride, w, n_rows, n_in, x, x_stride, n_t);
-            continue;
-        }
-        for (size_t o = 0; o < n_rows; o += block)
-            matmul_block(type, out + o, out_stride, weight_at(type, w, o * n_in), least(block, n_rows - o),
-                         n_in, x, x_stride, n_t, o + 2 * block <= n_rows);
-    }
-}
-
-/* ---- shrink: the same tiles, but what comes next lies elsewhere ---- */
-
+/* Few tokens: the rows pass once for each tile of them, and with the first what comes next is fetched. */
 ALWAYS_INLINE void shrink_few(enum weight_type type, float *out, size_t out_stride, const void *a, size_t n_rows,
                               size_t n_in, const float *x, size_t x_stride, size_t n_tokens, const void *next)
 {
@@ -255,13 +186,45 @@ ALWAYS_INLINE void shrink_few(enum weight_type type, float *out, size_t out_stri
     }
 }
 
+/* Many tokens, some rows: within a tile of tokens a chunk of x stays in L1 while the rows pass. */
+ALWAYS_INLINE void shrink_block(enum weight_type type, float *out, size_t out_stride, const char *a, size_t n_rows, size_t n_in,
+                                const float *x, size_t x_stride, size_t n_tokens)
+{
+    size_t row_bytes = n_in * weight_type_size(type), n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+    size_t step = (n_tokens + n_tiles - 1) / n_tiles; /* 8 tokens are 4 and 4, not 6 and 2 */
+    vec states[BLOCK_ROWS * TILE_TOKENS];
+
+    for (size_t t = 0; t < n_tokens; t += step, x += step * x_stride, out += step * out_stride) {
+        size_t n_t = least(step, n_tokens - t), group = tall_rows[n_t - 1];
+        for (size_t k = 0; k == 0 || k < n_in; k += K_CHUNK)
+            for (size_t o = 0; o < n_rows;) {
+                bool is_tall = o + group <= n_rows;
+                const char *rows = a + o * row_bytes;
+                struct tile tile = {.out = out + o,
+                                    .out_stride = out_stride,
+                                    .w = rows,
+                                    .n_in = n_in,
+                                    .x = x,
+                                    .x_stride = x_stride,
+                                    .begin = k,
+                                    .end = least(k + K_CHUNK, n_in),
+                                    .state = states + o * TILE_TOKENS,
+                                    .ahead = rows};
+                (is_tall ? tall_tiles : flat_tiles)[type][n_t - 1](&tile);
+                o += is_tall ? group : 1;
+            }
+    }
+}
+
 ALWAYS_INLINE void shrink(enum weight_type type, float *out, size_t out_stride, const void *a, size_t n_rows,
                           size_t n_in, const float *x, size_t x_stride, size_t n_tokens, const void *next)
 {
     size_t n_tiles = (n_tokens + FEW_TOKENS - 1) / FEW_TOKENS, step;
 
     if (n_tiles > SHRINK_TILES) {
-        matmul(type, out, out_stride, a, n_rows, n_in, x, x_stride, n_tokens);
+        for (size_t o = 0; o < n_rows; o += BLOCK_ROWS)
+            shrink_block(type, out + o, out_stride, weight_at(type, a, o * n_in), least(BLOCK_ROWS, n_rows - o), n_in, x, x_stride,
+                         n_tokens);
         return;
     }
     for (size_t t = 0; t < n_tokens; t += step, n_tiles--) {

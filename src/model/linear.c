@@ -44,6 +44,7 @@ struct work {
     const struct linear_scratch *scratch;
     size_t first_items[LINEAR_MOST_JOBS + 1]; /* where the jobs' items begin */
     size_t n_units, cost, n_steps;
+    bool has_prepared;
     char *prepared[N_WEIGHT_TYPES]; /* rows of activations, activation_bytes each; NULL: the type takes them as they are, or nobody has it */
 };
 
@@ -236,6 +237,7 @@ static bool reserve_prepared(struct work *work, struct linear_scratch *scratch, 
     scratch->prepared = grow(scratch->prepared, &scratch->prepared_bytes, n_bytes);
     if (n_bytes > 0 && !scratch->prepared)
         return error_no_memory(err);
+    work->has_prepared = n_bytes > 0;
     for (size_t type = 0; type < N_WEIGHT_TYPES; type++)
         work->prepared[type] = is_wanted[type] ? (char *)scratch->prepared + at[type] : NULL;
     return true;
@@ -440,9 +442,10 @@ static bool run_first_phase(struct work *work, struct pool *pool, struct linear_
         return false;
     if (work->n_units > 0)
         n_parts = choose_parts(pool, work->n_units, n_multiplications);
-    if (call->n_tokens > 1 && call->n_tokens * n_in_of(work) > LEAST_PREPARED)
+    if (work->has_prepared && call->n_tokens * n_in_of(work) > LEAST_PREPARED)
         n_parts = size_max(n_parts, choose_parts(pool, call->n_tokens, SIZE_MAX));
-    pool_run(pool, begin, work, n_parts);
+    if (work->has_prepared || work->n_units > 0)
+        pool_run(pool, begin, work, n_parts);
     return true;
 }
 

@@ -228,11 +228,6 @@ static const struct tensor *tensor_of(const struct loader *loader, size_t site)
     return loader->site_tensors[is_tied ? model->embedding_site : site];
 }
 
-static bool is_transposed(const struct site *site)
-{
-    return site->kind == SITE_LINEAR && site->is_conv1d;
-}
-
 /* A table of which the file's own bytes serve. */
 static bool lies_in_file(const struct loader *loader, size_t index)
 {
@@ -252,16 +247,16 @@ static bool create_weight(struct loader *loader, size_t index, struct error *err
     if (lies_in_file(loader, index)) {
         site->weight = matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err);
     } else if (loader->is_mapped) {
-        size_t rows = is_transposed(site) ? 1 : 0;
+        size_t rows = site->is_conv1d ? 1 : 0;
         site->weight = matrix_wrap(type, layout, tensor->shape[rows], tensor->shape[1 - rows], loader->cached[index], err);
     } else {
-        site->weight = matrix_create_for(tensor, is_transposed(site), type, layout, err);
+        site->weight = matrix_create_for(tensor, site->is_conv1d, type, layout, err);
     }
     if (!site->weight)
         return false;
     if (type != weight_type_of(tensor->dtype)) {
         site->weight->origin = tensor;
-        site->weight->origin_is_transposed = is_transposed(site);
+        site->weight->origin_is_transposed = site->is_conv1d;
     }
     return true;
 }
@@ -316,7 +311,7 @@ static void fill_chunk(void *context, size_t part, size_t n_parts, size_t thread
     const struct site *site = &loader->model->sites[chunk->site];
     if (loader->is_cached)
         copy_chunk(site->weight, loader->cached[chunk->site], chunk);
-    else if (!matrix_fill(site->weight, tensor_of(loader, chunk->site), is_transposed(site), chunk->first, chunk->n_rows, NULL))
+    else if (!matrix_fill(site->weight, tensor_of(loader, chunk->site), site->is_conv1d, chunk->first, chunk->n_rows, NULL))
         atomic_store(&loader->has_failed, true); /* there is no memory */
     size_t n_done = atomic_fetch_add(&loader->n_done, 1) + 1;
     if (thread == 0)
@@ -378,10 +373,10 @@ static bool plan_cache(struct loader *loader, struct error *err)
         matrices[n++] = (struct cached_matrix){
             .type = type_for(loader, site, tensor),
             .layout = site_layout(site),
-            .n_out = tensor->shape[is_transposed(site) ? 1 : 0],
-            .n_in = tensor->shape[is_transposed(site) ? 0 : 1],
+            .n_out = tensor->shape[site->is_conv1d ? 1 : 0],
+            .n_in = tensor->shape[site->is_conv1d ? 0 : 1],
             .tensor = tensor,
-            .is_transposed = is_transposed(site),
+            .is_transposed = site->is_conv1d,
         };
     }
     return weight_cache_init(&model->cache, loader->options->cache_directory, loader->options->directory,

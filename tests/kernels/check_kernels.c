@@ -773,6 +773,8 @@ static void check_selection(void)
     check(strcmp(kernels_select(features, "c", &err)->name, "c") == 0, "select", "", "c is not honoured");
     check(kernels_select(features, "", &err) == kernels_select(features, NULL, &err), "select", "",
           "empty name");
+    check(strcmp(kernels_select(features & ~(unsigned)CPU_AVX512_BF16_FAST, NULL, &err)->name, "avx512bf16") != 0, "select", "",
+          "slow pairs of bf16 are chosen without being asked for");
     check(!kernels_select(features, "sse9", &err) && err.code == ERROR_BAD_INPUT, "select", "",
           "sse9 is accepted");
     check(!kernels_select(0, "avx2", &err) && err.code == ERROR_BAD_INPUT, "select", "",
@@ -985,7 +987,7 @@ int main(int argc, char **argv)
         wanted_part = argc > 3 ? argv[3] : NULL;
         return bench(sets, n_sets, argc > 2 ? argv[2] : NULL);
     }
-    if (argc > 1 && strcmp(argv[1], "--quick") == 0) {
+    if ((argc > 1 && strcmp(argv[1], "--quick") == 0) || getenv("LORAD_TEST_SANITIZED")) {
         cases_per_check = 8;
     } else if (argc > 1) {
         fprintf(stderr, "usage: check_kernels [--quick | --bench [SET [PART]]]\n");

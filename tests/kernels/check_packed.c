@@ -287,6 +287,14 @@ static void run_prepare(void *context, size_t i)
     job->set->prepare[job->type](job->out, job->x, job->n_in);
 }
 
+/* Rank 16. */
+static void run_merge(void *context, size_t i)
+{
+    struct job *job = context;
+    const char *w = job->pool + i % (POOL_BYTES / job->bytes) * job->bytes;
+    job->set->merge[job->type](job->out, w, job->n_rows, job->n_in, job->x, job->x, 16, 2.0f, NULL);
+}
+
 static void bench_type(struct job job, const struct limits *limits)
 {
     static const size_t shapes[][2] = {{896, 896}, {2048, 2048}, {8192, 2048}, {2048, 8192}}, tokens[] = {1, 2, 4, 8, 16, 64, 512};
@@ -301,6 +309,10 @@ static void bench_type(struct job job, const struct limits *limits)
                    100 * (double)job.bytes / seconds / limits->bytes);
             fflush(stdout);
         }
+    job.n_rows = job.n_in = 2048, job.bytes = packed_bytes(job.type, job.n_rows, job.n_in);
+    if (job.type < N_ELEMENT_TYPES)
+        printf("%-10s %-4s merge 2048x2048, rank 16: %.0f ns\n", job.set->name, weight_type_name(job.type),
+               median_seconds(run_merge, &job) * 1e9);
     if (job.set->prepare[job.type])
         printf("%-10s %-4s prepare 2048: %.0f ns\n", job.set->name, weight_type_name(job.type),
                (job.n_in = 2048, median_seconds(run_prepare, &job) * 1e9));
@@ -342,7 +354,7 @@ int main(int argc, char **argv)
         compute_thread_begin();
         return bench(sets, n_sets, argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL);
     }
-    if (argc > 1 && strcmp(argv[1], "--quick") == 0) {
+    if ((argc > 1 && strcmp(argv[1], "--quick") == 0) || getenv("LORAD_TEST_SANITIZED")) {
         cases_per_check = 8;
     } else if (argc > 1) {
         fprintf(stderr, "usage: check_packed [--quick | --bench [SET [PART]]]\n");
