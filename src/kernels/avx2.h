@@ -288,14 +288,13 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
         {name##_4_1, name##_1_1}, {name##_2_2, name##_1_2}, {name##_1_3, name##_1_3},                        \
             {name##_1_4, name##_1_4}, {name##_1_5, name##_1_5}                                               \
     }
-#define WIDE_GROUPS                                                                                          \
-    {                                                                                                        \
-        2, 1, 1                                                                                              \
-    }
-#define GROUP_TILES(TILE) TILE(2, 1) TILE(1, 1) TILE(1, 2) TILE(1, 3)
+#define WIDE_GROUPS {0, 1, 1}
+#define GROUP_TILES(TILE) TILE(1, 2) TILE(1, 3)
 #define GROUP_TILE_TABLE(name)                                                                               \
     {                                                                                                        \
-        {name##_2_1, name##_1_1}, {name##_1_2, name##_1_2}, {name##_1_3, name##_1_3}                         \
+        {NULL, NULL}, {name##_1_2, name##_1_2}, {name##_1_3, name##_1_3}                                     \
     }
+#define WHOLE_GROUPS(TILE, separator)                                                                        \
+    TILE(1) separator TILE(2) separator TILE(3) separator TILE(4) separator TILE(5)
 
 #endif

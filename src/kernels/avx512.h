@@ -229,15 +229,17 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
     }
 #define WIDE_GROUPS                                                                                          \
     {                                                                                                        \
-        4, 4, 4, 2, 2, 2                                                                                     \
+        0, 0, 0, 2, 2, 2                                                                                     \
     }
-#define GROUP_TILES(TILE)                                                                                    \
-    TILE(4, 1) TILE(4, 2) TILE(4, 3) TILE(2, 4) TILE(2, 5) TILE(2, 6) TILE(1, 1) TILE(1, 2) TILE(1, 3)       \
-        TILE(1, 4) TILE(1, 5) TILE(1, 6)
+#define GROUP_TILES(TILE) TILE(2, 4) TILE(2, 5) TILE(2, 6) TILE(1, 4) TILE(1, 5) TILE(1, 6)
 #define GROUP_TILE_TABLE(name)                                                                               \
     {                                                                                                        \
-        {name##_4_1, name##_1_1}, {name##_4_2, name##_1_2}, {name##_4_3, name##_1_3},                        \
-            {name##_2_4, name##_1_4}, {name##_2_5, name##_1_5}, {name##_2_6, name##_1_6}                     \
+        {NULL, NULL}, {NULL, NULL}, {NULL, NULL}, {name##_2_4, name##_1_4}, {name##_2_5, name##_1_5}, \
+            {name##_2_6, name##_1_6} \
     }
+#define WHOLE_GROUPS(TILE, separator)                                                                        \
+    TILE(1) separator TILE(2) separator TILE(3) separator TILE(4) separator TILE(5) separator                \
+    TILE(6) separator TILE(7) separator TILE(8) separator TILE(9) separator TILE(10) separator               \
+    TILE(11) separator TILE(12) separator TILE(13) separator TILE(14) separator TILE(15) separator TILE(16)
 
 #endif

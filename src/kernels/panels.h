@@ -13,11 +13,13 @@
  *     b_to_floats(b)                  of integers
  *     b_low_codes(b)  b_high_codes(b) the PACK_Q4_VALUES of the lower and the upper half of each byte
  *     v_prepare_bytes(p, a, b, &sum)  32 integers of a byte each, to which ROUND_TO_INTEGER was added, as bytes at p; and their sum
- *     WIDE_ELEMENTS, WIDE_GROUPS      {vectors of a tile with 1, 2, ... tokens}: as many tokens as registers can hold
+ *     WIDE_ELEMENTS, WIDE_GROUPS      {vectors of a tile with 1, 2, ... tokens}: as many tokens as registers can hold; 0: none has so few
+ *     ELEMENT_TILES, GROUP_TILES      these tiles, each TILE(vectors, tokens), and of one vector; ..._TILE_TABLE their names, by tokens
+ *     WHOLE_GROUPS(TILE, separator)   TILE(1) separator TILE(2) ...: with so many tokens a panel is one tile, at most MOST_WHOLE
  *
- * A tile is some vectors of a panel with some tokens. With few tokens the weights pass once, as one stream of memory. With more of
- * them a chunk of a panel stays in L2 while tile after tile of tokens passes, each of which fetches its share of the next chunk, so
- * that memory and arithmetic work side by side. Between chunks the sums wait in `out`.
+ * A tile is some vectors of a panel with some tokens. With few tokens the weights pass once, as one stream of memory, which is fetched into
+ * L1 a little ahead. With more of them a chunk of a panel stays in a cache while tile after tile of tokens passes, each of which
+ * fetches its share of the next chunk, so that memory and arithmetic work side by side. Between chunks the sums wait in `out`.
  */
 #include "kernels/pack.h"
 
@@ -30,10 +32,14 @@
 
 enum {
     MOST_WIDE = PANEL_ROWS / PANEL_LANES,
-    MOST_TOKENS = 8, /* of a tile */
+    MOST_TOKENS = 8, /* of a tile; */
+    MOST_WHOLE = 16, /* ... of all vectors of a panel */
     UNROLL = 4,
-    CHUNK_BYTES = 256 * 1024, /* of weights, while several tiles of tokens pass */
-    STREAM_AHEAD = 4096       /* bytes to fetch before they are wanted when weights pass once */
+    CHUNK_BYTES = 256 * 1024, /* of weights, while several tiles of tokens pass; */
+    FEW_TILES = 4,            /* ... while so few of them do, */
+    SHORT_CHUNK_BYTES = 32 * 1024, /* this much */
+    STREAM_AHEAD = 2048,      /* bytes to fetch before they are wanted when weights pass once; and by groups, */
+    GROUPS_AHEAD = 2560       /* ... of which the first vector wants the last bytes soon */
 };
 
 struct panel_tile {
@@ -46,6 +52,7 @@ struct panel_tile {
     size_t x_stride;
     size_t n_groups;           /* of a prepared row */
     size_t begin, end;         /* steps: inputs, pairs or groups */
+    bool is_once;              /* no other tile reads these weights: what is fetched goes to L1, else to L2 */
     const char *next, *next_end; /* weights that will be wanted then, the tile's to fetch in one go: so the hardware sees a stream */
     size_t next_lines;         /* of them with each step of groups, or each UNROLL steps of elements */
 };
@@ -94,11 +101,15 @@ KERNELS_ALWAYS_INLINE void panel_store_all(const struct panel_tile *tile, size_t
             panel_store_sums(tile, v, t, acc[v][t]);
 }
 
-KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_bytes)
+/* Few lines at a time, between loads: more of them than there are buffers for misses would keep the loads waiting. */
+KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_lines, bool is_once)
 {
-    const char *end = next + n_bytes;
+    const char *end = next + n_lines * 64;
     for (; next < end; next += 64)
-        __builtin_prefetch(next, 0, 2);
+        if (is_once)
+            __builtin_prefetch(next, 0, 3);
+        else
+            __builtin_prefetch(next, 0, 2);
     return end;
 }
 
@@ -108,6 +119,8 @@ struct panel_plan {
     size_t step_inputs, most_tokens;
     const unsigned char *wide;                 /* vectors of a tile, by tokens less one */
     panel_tile_function *const (*tiles)[2];    /* by tokens less one: of `wide` vectors, of one */
+    panel_tile_function *const *whole;         /* by tokens less one: of all vectors of a panel */
+    size_t most_whole;
 };
 
 KERNELS_ALWAYS_INLINE size_t panel_vector_bytes(enum weight_type type)
@@ -149,25 +162,32 @@ KERNELS_ALWAYS_INLINE void panel_set_share(struct panel_tile *tile, const struct
     tile->next_lines = (end - first + share->n_calls - 1) / share->n_calls;
 }
 
-/* Steps [begin, end) of one panel for all tokens. */
+KERNELS_ALWAYS_INLINE struct panel_tile panel_tile_of(const struct panel_run *run, const char *panel, size_t n_rows)
+{
+    size_t n_vectors = panel_width(n_rows) / PANEL_LANES;
+    return (struct panel_tile){.out = run->out, .out_stride = run->out_stride, .n_rows = n_rows, .panel = panel, .n_panel_vectors = n_vectors,
+                               .step_bytes = panel_step_bytes(run->plan.type, n_vectors), .x = run->x, .x_stride = run->x_stride,
+                               .n_groups = (run->n_in + PACK_GROUP - 1) / PACK_GROUP};
+}
+
+/* Steps [begin, end) of one panel for all tokens, which fetch as many bytes, those that are `distance` bytes ahead. */
 static void panel_chunk(const struct panel_run *run, const char *panel, size_t n_rows, size_t begin, size_t end, size_t distance)
 {
     const struct panel_plan *plan = &run->plan;
-    size_t n_vectors = panel_width(n_rows) / PANEL_LANES;
-    size_t n_tiles = (run->n_tokens + plan->most_tokens - 1) / plan->most_tokens, n;
-    size_t step_bytes = panel_step_bytes(plan->type, n_vectors), n_steps = end - begin;
-    struct panel_tile tile = {.out_stride = run->out_stride, .x_stride = run->x_stride, .begin = begin, .end = end,
-                              .panel = panel, .n_panel_vectors = n_vectors, .step_bytes = step_bytes,
-                              .n_groups = (run->n_in + PACK_GROUP - 1) / PACK_GROUP};
-    struct panel_share share = {.next = panel + begin * step_bytes + distance, .n_bytes = n_steps * step_bytes, .n_tiles = n_tiles,
+    size_t n_tiles = (run->n_tokens + plan->most_tokens - 1) / plan->most_tokens, n, n_steps = end - begin;
+    struct panel_tile tile = panel_tile_of(run, panel, n_rows);
+    struct panel_share share = {.next = panel + begin * tile.step_bytes + distance, .n_bytes = n_steps * tile.step_bytes, .n_tiles = n_tiles,
                                 .n_calls = plan->step_inputs < PACK_GROUP ? n_steps / UNROLL + 1 : n_steps};
+    tile.begin = begin;
+    tile.end = end;
+    tile.is_once = distance == STREAM_AHEAD;
     for (size_t i = 0, t = 0; i < n_tiles; i++, t += n) {
         n = (run->n_tokens - t + n_tiles - i - 1) / (n_tiles - i); /* 8 tokens are 4 and 4, not 6 and 2 */
         tile.x = run->x + t * run->x_stride;
         panel_set_share(&tile, &share, i);
-        for (size_t v = 0, wide; v < n_vectors; v += wide) {
+        for (size_t v = 0, wide; v < tile.n_panel_vectors; v += wide) {
             wide = plan->wide[n - 1];
-            bool is_wide = v + wide <= n_vectors;
+            bool is_wide = v + wide <= tile.n_panel_vectors;
             wide = is_wide ? wide : 1;
             tile.out = run->out + t * run->out_stride + v * PANEL_LANES;
             tile.n_rows = n_rows - v * PANEL_LANES;
@@ -178,19 +198,38 @@ static void panel_chunk(const struct panel_run *run, const char *panel, size_t n
     }
 }
 
+/* All steps of one panel, by a tile of all its vectors. */
+static void panel_whole(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
+{
+    struct panel_tile tile = panel_tile_of(run, panel, n_rows);
+    tile.end = n_steps;
+    tile.next = panel + GROUPS_AHEAD;
+    tile.next_lines = (tile.step_bytes + 63) / 64;
+    run->plan.whole[run->n_tokens - 1](&tile);
+}
+
+/* Steps that pass together: all, once, or as many as a cache holds. */
+static size_t panel_chunk_steps(const struct panel_run *run, size_t step_bytes, size_t n_steps)
+{
+    size_t few_tokens = FEW_TILES * run->plan.most_tokens;
+    size_t chunk = (run->n_tokens <= few_tokens ? SHORT_CHUNK_BYTES : CHUNK_BYTES) / step_bytes + 1, n_chunks = (n_steps + chunk - 1) / chunk;
+    return (n_steps + n_chunks - 1) / n_chunks; /* of about the same size */
+}
+
 static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
 {
     const struct panel_plan *plan = &run->plan;
     size_t n_steps = (run->n_in + plan->step_inputs - 1) / plan->step_inputs;
+    bool is_whole = run->n_tokens <= plan->most_whole;
     bool is_once = run->n_tokens <= plan->most_tokens && plan->wide[run->n_tokens - 1] == MOST_WIDE;
 
     for (size_t row = 0; row < n_rows; row += PANEL_ROWS, run->out += PANEL_ROWS) {
         size_t n = panel_least(PANEL_ROWS, n_rows - row), step_bytes = panel_step_bytes(plan->type, panel_width(n) / PANEL_LANES);
         const char *panel = (const char *)w + packed_at(plan->type, row, run->n_in);
-        size_t chunk = is_once ? n_steps : CHUNK_BYTES / step_bytes + 1;
-        size_t n_chunks = (n_steps + chunk - 1) / chunk;
-        chunk = (n_steps + n_chunks - 1) / n_chunks; /* of about the same size */
-        for (size_t begin = 0; begin == 0 || begin < n_steps; begin += chunk)
+        size_t chunk = is_once ? n_steps : panel_chunk_steps(run, step_bytes, n_steps);
+        if (is_whole)
+            panel_whole(run, panel, n, n_steps);
+        for (size_t begin = 0; !is_whole && (begin == 0 || begin < n_steps); begin += chunk)
             panel_chunk(run, panel, n, begin, panel_least(begin + chunk, n_steps), is_once ? STREAM_AHEAD : chunk * step_bytes);
     }
 }
@@ -201,11 +240,11 @@ static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
         body(TYPE, vectors, tokens, tile);                                                                                           \
     }
 
-#define PANEL_ROW(TYPE, suffix, inputs, wides)                                                                                       \
+#define PANEL_ROW(TYPE, suffix, inputs, wides, wholes, n_wholes)                                                                     \
     static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in, const void *x,           \
                                   size_t x_stride, size_t n_tokens)                                                                  \
     {                                                                                                                                \
-        struct panel_run run = {.plan = {TYPE, inputs, sizeof wides, wides, panel_tiles_##suffix},                                   \
+        struct panel_run run = {.plan = {TYPE, inputs, sizeof wides, wides, panel_tiles_##suffix, wholes, n_wholes},                                \
                                 .out = out,                                                                                          \
                                 .out_stride = out_stride,                                                                            \
                                 .n_in = n_in,                                                                                        \
@@ -293,8 +332,10 @@ KERNELS_ALWAYS_INLINE void panel_step(enum weight_type type, size_t n_vectors, s
 /* Steps are made by fours: what is not arithmetic takes places where arithmetic could begin. */
 KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
 {
-    const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, next_bytes = tile->next_lines * 64;
+    const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride;
+    const size_t lines_per_step = tile->next_lines / UNROLL, lines_besides = tile->next_lines % UNROLL;
     const char *next = tile->next, *next_end = tile->next_end;
+    const bool is_once = tile->is_once;
     const ptrdiff_t x_bytes = (ptrdiff_t)panel_x_bytes(type);
     const char *w = tile->panel + tile->begin * step_bytes + tile->vector * panel_vector_bytes(type);
     const char *x = tile->x + tile->begin * panel_x_bytes(type), *end = tile->x + tile->end * panel_x_bytes(type);
@@ -302,11 +343,15 @@ KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_ve
 
     panel_load_all(tile, n_vectors, n_tokens, acc);
     for (; end - x >= UNROLL * x_bytes; x += UNROLL * x_bytes, w += UNROLL * step_bytes) {
-        if (next < next_end)
-            next = panel_fetch(next, next_bytes);
+        const bool is_fetching = next < next_end;
+        if (is_fetching)
+            next = panel_fetch(next, lines_besides, is_once);
 #pragma GCC unroll 4
-        for (size_t i = 0; i < UNROLL; i++)
+        for (size_t i = 0; i < UNROLL; i++) {
+            if (is_fetching)
+                next = panel_fetch(next, lines_per_step, is_once);
             panel_step(type, n_vectors, n_tokens, acc, w + i * step_bytes, x + (ptrdiff_t)i * x_bytes, x_stride);
+        }
     }
     for (; x < end; x += x_bytes, w += step_bytes)
         panel_step(type, n_vectors, n_tokens, acc, w, x, x_stride);
@@ -321,15 +366,15 @@ ELEMENT_TILES(F32_TILE)
 ELEMENT_TILES(F16_TILE)
 static panel_tile_function *const panel_tiles_f32[][2] = ELEMENT_TILE_TABLE(panel_f32);
 static panel_tile_function *const panel_tiles_f16[][2] = ELEMENT_TILE_TABLE(panel_f16);
-PANEL_ROW(WEIGHT_F32, f32, 1, wide_elements)
-PANEL_ROW(WEIGHT_F16, f16, 1, wide_elements)
+PANEL_ROW(WEIGHT_F32, f32, 1, wide_elements, NULL, 0)
+PANEL_ROW(WEIGHT_F16, f16, 1, wide_elements, NULL, 0)
 #endif
 
 #if defined(PANELS_PAIRS) || defined(PANELS_WIDENED_PAIRS)
 #define BF16_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_BF16, bf16, vectors, tokens)
 ELEMENT_TILES(BF16_TILE)
 static panel_tile_function *const panel_tiles_bf16[][2] = ELEMENT_TILE_TABLE(panel_bf16);
-PANEL_ROW(WEIGHT_BF16, bf16, 2, wide_elements)
+PANEL_ROW(WEIGHT_BF16, bf16, 2, wide_elements, NULL, 0)
 #endif
 
 /* ---- activations ---- */
@@ -415,8 +460,9 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
 {
     const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, n_loads = panel_n_loads(type);
     const size_t load_bytes = tile->n_panel_vectors * 64; /* all vectors of the panel side by side, load after load, then their scales */
-    const size_t next_bytes = tile->next_lines * 64;
+    const size_t lines_per_load = tile->next_lines / n_loads, lines_besides = tile->next_lines % n_loads;
     const char *next = tile->next, *next_end = tile->next_end;
+    const bool is_once = tile->is_once;
     const char *x = tile->x, *scales = x + tile->n_groups * PACK_GROUP, *offsets = scales + tile->n_groups * 4;
     vec acc[MOST_WIDE][MOST_TOKENS];
 
@@ -425,8 +471,9 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
         const char *group = tile->panel + g * step_bytes, *w = group + tile->vector * 64, *bytes = x + g * PACK_GROUP;
         const char *w_scales = group + n_loads * load_bytes + tile->vector * 32;
         bits sums[MOST_WIDE][MOST_TOKENS];
-        if (next < next_end)
-            next = panel_fetch(next, next_bytes);
+        const bool is_fetching = next < next_end;
+        if (is_fetching)
+            next = panel_fetch(next, lines_besides, is_once);
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++) {
             bits offset = b_repeat(offsets + t * x_stride + g * 4);
@@ -437,6 +484,8 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
 #pragma GCC unroll 8
         for (size_t j = 0; j < n_loads; j++) {
             bits loaded[MOST_WIDE], weights[MOST_WIDE];
+            if (is_fetching)
+                next = panel_fetch(next, lines_per_load, is_once);
 #pragma GCC unroll 4
             for (size_t v = 0; v < n_vectors; v++) {
                 loaded[v] = b_load(w + j * load_bytes + v * 64);
@@ -467,12 +516,109 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
     panel_store_all(tile, n_vectors, n_tokens, acc);
 }
 
+/* x of token t, of rows in fours: few registers hold all addresses. */
+struct panel_rows {
+    const char *fours[MOST_WHOLE / 4 + 1];
+    size_t stride, three_strides;
+};
+
+KERNELS_ALWAYS_INLINE const char *panel_row(const struct panel_rows *rows, size_t t)
+{
+    return rows->fours[t / 4] + (t % 4 == 3 ? rows->three_strides : t % 4 * rows->stride);
+}
+
+KERNELS_ALWAYS_INLINE struct panel_rows panel_rows_at(const char *first, size_t stride, size_t n_tokens)
+{
+    struct panel_rows rows = {.stride = stride, .three_strides = 3 * stride};
+    /* The compiler is not to know where they point, or it loads what all vectors share ahead, into more registers than there are. */
+    __asm__("" : "+r"(rows.three_strides));
+#pragma GCC unroll 8
+    for (size_t i = 0; i * 4 < n_tokens; i++) {
+        rows.fours[i] = first + 4 * i * stride;
+        __asm__("" : "+r"(rows.fours[i]));
+    }
+    return rows;
+}
+
+/* One group of a vector. */
+KERNELS_ALWAYS_INLINE void panel_add_group(enum weight_type type, size_t n_tokens, vec *acc, const char *w, size_t load_bytes, vec scale,
+                                           const struct panel_rows *bytes, const struct panel_rows *scales, size_t offsets_after,
+                                           const char **next, size_t lines_per_load)
+{
+    const size_t n_loads = panel_n_loads(type);
+    bits sums[MOST_WHOLE];
+#pragma GCC unroll 16
+    for (size_t t = 0; t < n_tokens; t++)
+        sums[t] = b_start(b_repeat(panel_row(scales, t) + offsets_after));
+#pragma GCC unroll 8
+    for (size_t j = 0; j < n_loads; j++) {
+        bits loaded = b_load(w + j * load_bytes), weights = type == WEIGHT_Q8 ? loaded : b_low_codes(loaded);
+        *next = panel_fetch(*next, lines_per_load, true);
+#pragma GCC unroll 16
+        for (size_t t = 0; t < n_tokens; t++)
+            sums[t] = b_add_quads(sums[t], weights, b_repeat(panel_row(bytes, t) + j * 4));
+        if (type == WEIGHT_Q4) {
+            weights = b_high_codes(loaded);
+#pragma GCC unroll 16
+            for (size_t t = 0; t < n_tokens; t++)
+                sums[t] = b_add_quads(sums[t], weights, b_repeat(panel_row(bytes, t) + PACK_GROUP / 2 + j * 4));
+        }
+    }
+#pragma GCC unroll 16
+    for (size_t t = 0; t < n_tokens; t++) {
+        float value;
+        memcpy(&value, panel_row(scales, t), sizeof value);
+        acc[t] = v_fma(b_to_floats(sums[t]), v_mul(scale, v_set(value)), acc[t]);
+    }
+}
+
+/* All vectors of a panel, one after the other in each group: weights pass once and are unpacked once for more tokens than a tile of several vectors
+   has registers for. The sums of floats wait in L1. */
+KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t n_tokens, const struct panel_tile *tile)
+{
+    const size_t n_vectors = tile->n_panel_vectors, load_bytes = n_vectors * 64, n_loads = panel_n_loads(type);
+    const size_t lines_per_load = tile->next_lines / (n_vectors * n_loads), lines_besides = tile->next_lines % (n_vectors * n_loads);
+    const char *x_scales = tile->x + tile->n_groups * PACK_GROUP, *next = tile->next;
+    vec acc[MOST_WIDE][MOST_WHOLE];
+
+    for (size_t v = 0; v < n_vectors; v++)
+        for (size_t t = 0; t < n_tokens; t++)
+            acc[v][t] = v_set(0.0f);
+    for (size_t g = 0; g < tile->end; g++) {
+        const char *group = tile->panel + g * tile->step_bytes, *scales = group + n_loads * load_bytes;
+        next = panel_fetch(next, lines_besides, true);
+        for (size_t v = 0; v < n_vectors; v++) {
+            struct panel_rows bytes_at = panel_rows_at(tile->x + g * PACK_GROUP, tile->x_stride, n_tokens);
+            struct panel_rows scales_at = panel_rows_at(x_scales + g * 4, tile->x_stride, n_tokens);
+            panel_add_group(type, n_tokens, acc[v], group + v * 64, load_bytes, v_load_weights(WEIGHT_BF16, scales + v * 32), &bytes_at, &scales_at,
+                            tile->n_groups * 4, &next, lines_per_load);
+        }
+    }
+    for (size_t v = 0; v < n_vectors; v++)
+        for (size_t t = 0; t < n_tokens; t++)
+            panel_store_sums(tile, v, t, acc[v][t]);
+}
+
 #define Q8_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q8, q8, vectors, tokens)
 #define Q4_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q4, q4, vectors, tokens)
 GROUP_TILES(Q8_TILE)
 GROUP_TILES(Q4_TILE)
 static panel_tile_function *const panel_tiles_q8[][2] = GROUP_TILE_TABLE(panel_q8);
 static panel_tile_function *const panel_tiles_q4[][2] = GROUP_TILE_TABLE(panel_q4);
-PANEL_ROW(WEIGHT_Q8, q8, PACK_GROUP, wide_groups)
-PANEL_ROW(WEIGHT_Q4, q4, PACK_GROUP, wide_groups)
+#define PANEL_WHOLE(TYPE, suffix, tokens)                                                                                            \
+    static __attribute__((noinline)) void panel_whole_##suffix##_##tokens(const struct panel_tile *tile)                             \
+    {                                                                                                                                \
+        panel_add_whole_groups(TYPE, tokens, tile);                                                                                  \
+    }
+#define Q8_WHOLE(tokens) PANEL_WHOLE(WEIGHT_Q8, q8, tokens)
+#define Q4_WHOLE(tokens) PANEL_WHOLE(WEIGHT_Q4, q4, tokens)
+WHOLE_GROUPS(Q8_WHOLE, )
+WHOLE_GROUPS(Q4_WHOLE, )
+#define WHOLE_Q8_NAME(tokens) panel_whole_q8_##tokens
+#define WHOLE_Q4_NAME(tokens) panel_whole_q4_##tokens
+#define COMMA ,
+static panel_tile_function *const panel_wholes_q8[] = {WHOLE_GROUPS(WHOLE_Q8_NAME, COMMA)};
+static panel_tile_function *const panel_wholes_q4[] = {WHOLE_GROUPS(WHOLE_Q4_NAME, COMMA)};
+PANEL_ROW(WEIGHT_Q8, q8, PACK_GROUP, wide_groups, panel_wholes_q8, sizeof panel_wholes_q8 / sizeof *panel_wholes_q8)
+PANEL_ROW(WEIGHT_Q4, q4, PACK_GROUP, wide_groups, panel_wholes_q4, sizeof panel_wholes_q4 / sizeof *panel_wholes_q4)
 #endif
