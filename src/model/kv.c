@@ -10,9 +10,9 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bytes.h"
+#include "base/huge.h"
 
 enum { WRITE_CHUNK = 128 }; /* elements of a key that are rounded at a time */
 
@@ -43,12 +43,8 @@ static struct kv *allocate(size_t n_blocks, size_t block_bytes)
     kv->references = calloc(n_blocks, sizeof *kv->references);
     kv->free_blocks = calloc(n_blocks, sizeof *kv->free_blocks);
     kv->n_bytes = n_blocks * block_bytes;
-    if (kv->references && kv->free_blocks) {
-        void *memory = mmap(NULL, kv->n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        kv->memory = memory == MAP_FAILED ? NULL : memory;
-        if (kv->memory)
-            madvise(memory, kv->n_bytes, MADV_HUGEPAGE); /* a wish: without them all works as well */
-    }
+    if (kv->references && kv->free_blocks)
+        kv->memory = huge_allocate(kv->n_bytes);
     if (!kv->memory) {
         kv_destroy(kv);
         return NULL;
@@ -92,8 +88,7 @@ void kv_destroy(struct kv *kv)
 {
     if (!kv)
         return;
-    if (kv->memory)
-        munmap(kv->memory, kv->n_bytes);
+    huge_free(kv->memory, kv->n_bytes);
     free(kv->references);
     free(kv->free_blocks);
     free(kv);

@@ -10,8 +10,9 @@
 #include <sys/mman.h>
 
 #include "base/bytes.h"
+#include "base/huge.h"
 
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 64 };
 
 enum weight_type weight_type_of(enum dtype dtype)
 {
@@ -48,12 +49,12 @@ struct matrix *matrix_wrap(enum weight_type type, enum matrix_layout layout, siz
 /* Large ones on huge pages where the system grants them: a merge would spend a quarter of its time on page faults. */
 static void *allocate(size_t n_bytes)
 {
-    size_t alignment = n_bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
+    size_t alignment = n_bytes >= 2 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : ALIGNMENT;
     void *memory;
     if (n_bytes > SIZE_MAX / 2 || posix_memalign(&memory, alignment, n_bytes) != 0)
         return NULL;
-    if (alignment == HUGE_PAGE)
-        (void)madvise(memory, n_bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* refused: small pages then */
+    if (alignment == HUGE_PAGE_BYTES)
+        (void)madvise(memory, n_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE); /* refused: small pages then */
     return memory;
 }
 
@@ -76,9 +77,26 @@ struct matrix *matrix_create(enum weight_type type, enum matrix_layout layout, s
     return matrix;
 }
 
+struct matrix *matrix_place(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in, void *memory, struct error *err)
+{
+    struct matrix *matrix = matrix_wrap(type, layout, n_out, n_in, memory, err);
+    if (!matrix)
+        return NULL;
+    matrix->owned = memory;
+    matrix->owned_bytes = matrix_layout_bytes(type, layout, n_out, n_in);
+    matrix->is_placed = true;
+    return matrix;
+}
+
+static void free_memory(struct matrix *matrix)
+{
+    if (!matrix->is_placed)
+        free(matrix->owned);
+}
+
 void matrix_move(struct matrix *matrix, const void *data)
 {
-    free(matrix->owned);
+    free_memory(matrix);
     matrix->data = data;
     matrix->owned = NULL;
     matrix->owned_bytes = 0;
@@ -96,7 +114,8 @@ static bool check_tensor(const struct tensor *tensor, struct error *err)
     return true;
 }
 
-struct matrix *matrix_create_for(const struct tensor *tensor, bool transposed, enum weight_type type, enum matrix_layout layout, struct error *err)
+/* As large as a tensor (n_out, n_in), or with `transposed` (n_in, n_out) as Conv1D stores it, not filled. */
+static struct matrix *create_for(const struct tensor *tensor, bool transposed, enum weight_type type, enum matrix_layout layout, struct error *err)
 {
     if (!check_tensor(tensor, err))
         return NULL;
@@ -243,7 +262,7 @@ struct matrix *matrix_from_tensor(const struct tensor *tensor, bool transposed, 
     if (may_wrap && is_aligned && !transposed && layout == MATRIX_ROWS && weight_type_of(tensor->dtype) == type)
         return matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err);
 
-    struct matrix *matrix = matrix_create_for(tensor, transposed, type, layout, err);
+    struct matrix *matrix = create_for(tensor, transposed, type, layout, err);
     if (matrix && !matrix_fill(matrix, tensor, transposed, 0, matrix->n_out, err)) {
         matrix_unref(matrix);
         return NULL;
@@ -261,6 +280,6 @@ void matrix_unref(struct matrix *matrix)
 {
     if (!matrix || !ref_drop(&matrix->ref))
         return;
-    free(matrix->owned);
+    free_memory(matrix);
     free(matrix);
 }

@@ -21,8 +21,9 @@ struct matrix {
     enum matrix_layout layout;
     size_t n_out, n_in;
     const void *data;
-    void *owned;        /* freed with the matrix; NULL: `data` is somebody else's */
+    void *owned;        /* the same bytes, to be filled; NULL: `data` is mapped */
     size_t owned_bytes; /* 0 when mapped */
+    bool is_placed;     /* `owned` is a part of memory that outlives the matrix: not its own to free */
     const struct tensor *origin; /* what was rounded or quantised to make it, and outlives it; NULL: `data` is all there is */
     bool origin_is_transposed;   /* the origin's shape is (n_in, n_out) */
 };
@@ -30,14 +31,14 @@ struct matrix {
 /* Of its own memory (64-byte aligned, not initialised), to be filled before it is shared. f32, f16 or bf16, and packed also q8, q4. */
 struct matrix *matrix_create(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in, struct error *err);
 
+/* The same in memory that is given, 64-byte aligned, and outlives it. */
+struct matrix *matrix_place(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in, void *memory, struct error *err);
+
 /* Over bytes that outlive it. */
 struct matrix *matrix_wrap(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in, const void *data, struct error *err);
 
-/* Gives up the matrix's own memory for the same bytes elsewhere, which outlive it. Before it is shared. */
+/* Gives up the matrix's memory for the same bytes elsewhere, which outlive it. Before it is shared. */
 void matrix_move(struct matrix *matrix, const void *data);
-
-/* As large as a tensor (n_out, n_in), or with `transposed` (n_in, n_out) as Conv1D stores it, not filled. Refuses what is no matrix of weights. */
-struct matrix *matrix_create_for(const struct tensor *tensor, bool transposed, enum weight_type type, enum matrix_layout layout, struct error *err);
 
 /* Fills rows [first, first + n_rows) from that tensor, converted to the type; of a packed one from a multiple of PANEL_ROWS on, to a
    multiple or the end. */

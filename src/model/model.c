@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/huge.h"
 #include "model/family.h"
 
 /* Own paths carry the family's prefix, but for the head's; a given one may lack it. */
@@ -39,6 +40,7 @@ void model_destroy(struct model *model)
         return;
     for (size_t i = 0; i < model->n_sites; i++)
         matrix_unref(model->sites[i].weight);
+    huge_free(model->weights_memory, model->weights_memory_bytes);
     weight_cache_close(&model->cache);
     tensor_file_close(&model->files);
     arena_finish(&model->arena);

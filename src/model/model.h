@@ -96,6 +96,8 @@ struct model {
     struct weight_cache cache; /* open if packed weights lie in it */
     struct site *sites;
     size_t n_sites;
+    void *weights_memory;     /* in which the sites' weights are placed that lie neither in the file nor in the cache; NULL: all do */
+    size_t weights_memory_bytes;
     struct norm *norms;
     size_t n_norms;
     /* Where things are; indices into sites and norms, SIZE_MAX where the family has none. */

@@ -12,13 +12,14 @@
 
 #include "base/bytes.h"
 #include "base/cpu.h"
+#include "base/huge.h"
 #include "base/json.h"
 #include "base/pool.h"
 #include "model/family.h"
 #include "model/layout.h"
 #include "model/rope.h"
 
-enum { MOST_WARNINGS = 16, MOST_THREADS = 16, CHUNK_ELEMENTS = 1 << 20 };
+enum { MOST_WARNINGS = 16, MOST_THREADS = 16, CHUNK_ELEMENTS = 1 << 20, WEIGHTS_ALIGNMENT = 64 };
 
 struct loader {
     struct model *model;
@@ -28,6 +29,7 @@ struct loader {
     const struct tensor **site_tensors; /* per site; NULL for a tied head */
     bool is_cached, is_mapped; /* the cache was good; what is in it is used where it is */
     const void **cached;       /* per site: its matrix in the cache; NULL: it has none there */
+    size_t n_placed_bytes;     /* of the model's weights_memory */
     struct chunk *chunks;
     size_t n_chunks;
     atomic_size_t n_done;
@@ -237,20 +239,49 @@ static bool lies_in_file(const struct loader *loader, size_t index)
            (uintptr_t)tensor->data % dtype_size(tensor->dtype) == 0;
 }
 
-/* Memory for a site's matrix, or its place in the file or the cache. */
+/* What a site's weights need in memory. */
+static size_t placed_bytes(const struct loader *loader, size_t index)
+{
+    const struct site *site = &loader->model->sites[index];
+    const struct tensor *tensor = tensor_of(loader, index);
+    size_t rows = site->is_conv1d ? 1 : 0;
+    if (lies_in_file(loader, index) || loader->is_mapped)
+        return 0;
+    return align_up(matrix_layout_bytes(type_for(loader, site, tensor), site_layout(site), tensor->shape[rows], tensor->shape[1 - rows]),
+                    WEIGHTS_ALIGNMENT);
+}
+
+/* One piece for all weights: small matrices lie on huge pages together. */
+static bool allocate_weights(struct loader *loader, struct error *err)
+{
+    struct model *model = loader->model;
+    size_t n_bytes = 0;
+    for (size_t i = 0; i < model->n_sites; i++)
+        if (!size_add(n_bytes, placed_bytes(loader, i), &n_bytes))
+            return error_no_memory(err);
+    if (n_bytes == 0)
+        return true;
+    model->weights_memory = huge_allocate(n_bytes);
+    model->weights_memory_bytes = n_bytes;
+    return model->weights_memory || error_no_memory(err);
+}
+
+/* A site's matrix: in the file, the cache or memory. */
 static bool create_weight(struct loader *loader, size_t index, struct error *err)
 {
     struct site *site = &loader->model->sites[index];
     const struct tensor *tensor = tensor_of(loader, index);
     enum weight_type type = type_for(loader, site, tensor);
     enum matrix_layout layout = site_layout(site);
+    size_t rows = site->is_conv1d ? 1 : 0, n_out = tensor->shape[rows], n_in = tensor->shape[1 - rows];
     if (lies_in_file(loader, index)) {
         site->weight = matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err);
     } else if (loader->is_mapped) {
-        size_t rows = site->is_conv1d ? 1 : 0;
-        site->weight = matrix_wrap(type, layout, tensor->shape[rows], tensor->shape[1 - rows], loader->cached[index], err);
+        site->weight = matrix_wrap(type, layout, n_out, n_in, loader->cached[index], err);
     } else {
-        site->weight = matrix_create_for(tensor, site->is_conv1d, type, layout, err);
+        void *memory = (char *)loader->model->weights_memory + loader->n_placed_bytes;
+        site->weight = matrix_place(type, layout, n_out, n_in, memory, err);
+        loader->n_placed_bytes += placed_bytes(loader, index);
     }
     if (!site->weight)
         return false;
@@ -423,6 +454,8 @@ static void move_to_cache(struct model *model)
     for (size_t i = 0; i < model->n_sites; i++)
         if (model->sites[i].weight->owned)
             matrix_move(model->sites[i].weight, model->cache.matrices[n_moved++].data);
+    huge_free(model->weights_memory, model->weights_memory_bytes);
+    model->weights_memory = NULL;
 }
 
 static void write_cache(struct loader *loader)
@@ -450,6 +483,8 @@ static bool load_weights(struct loader *loader, struct error *err)
     if (!loader->is_cached)
         advise(model, false);
     report(loader, "loading weights", 0);
+    if (!allocate_weights(loader, err))
+        return false;
     for (size_t i = 0; i < model->n_sites; i++)
         if (!create_weight(loader, i, err))
             return false;
