@@ -38,8 +38,7 @@ enum {
     CHUNK_BYTES = 256 * 1024, /* of weights, while several tiles of tokens pass; */
     FEW_TILES = 4,            /* ... while so few of them do, */
     SHORT_CHUNK_BYTES = 32 * 1024, /* this much */
-    STREAM_AHEAD = 2048,      /* bytes to fetch before they are wanted when weights pass once; and by groups, */
-    GROUPS_AHEAD = 2560       /* ... of which the first vector wants the last bytes soon */
+    STREAM_AHEAD = 2560       /* bytes to fetch before they are wanted when weights pass once; of a group, the first vector wants the last ones early */
 };
 
 struct panel_tile {
@@ -203,7 +202,7 @@ static void panel_whole(const struct panel_run *run, const char *panel, size_t n
 {
     struct panel_tile tile = panel_tile_of(run, panel, n_rows);
     tile.end = n_steps;
-    tile.next = panel + GROUPS_AHEAD;
+    tile.next = panel + STREAM_AHEAD;
     tile.next_lines = (tile.step_bytes + 63) / 64;
     run->plan.whole[run->n_tokens - 1](&tile);
 }
@@ -460,9 +459,8 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
 {
     const size_t step_bytes = tile->step_bytes, x_stride = tile->x_stride, n_loads = panel_n_loads(type);
     const size_t load_bytes = tile->n_panel_vectors * 64; /* all vectors of the panel side by side, load after load, then their scales */
-    const size_t lines_per_load = tile->next_lines / n_loads, lines_besides = tile->next_lines % n_loads;
+    const size_t next_lines = tile->next_lines;
     const char *next = tile->next, *next_end = tile->next_end;
-    const bool is_once = tile->is_once;
     const char *x = tile->x, *scales = x + tile->n_groups * PACK_GROUP, *offsets = scales + tile->n_groups * 4;
     vec acc[MOST_WIDE][MOST_TOKENS];
 
@@ -471,9 +469,8 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
         const char *group = tile->panel + g * step_bytes, *w = group + tile->vector * 64, *bytes = x + g * PACK_GROUP;
         const char *w_scales = group + n_loads * load_bytes + tile->vector * 32;
         bits sums[MOST_WIDE][MOST_TOKENS];
-        const bool is_fetching = next < next_end;
-        if (is_fetching)
-            next = panel_fetch(next, lines_besides, is_once);
+        if (next < next_end)
+            next = panel_fetch(next, next_lines, false);
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++) {
             bits offset = b_repeat(offsets + t * x_stride + g * 4);
@@ -484,8 +481,6 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
 #pragma GCC unroll 8
         for (size_t j = 0; j < n_loads; j++) {
             bits loaded[MOST_WIDE], weights[MOST_WIDE];
-            if (is_fetching)
-                next = panel_fetch(next, lines_per_load, is_once);
 #pragma GCC unroll 4
             for (size_t v = 0; v < n_vectors; v++) {
                 loaded[v] = b_load(w + j * load_bytes + v * 64);
