@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/huge.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define ARENA_ASAN 1
@@ -67,7 +68,7 @@ static struct arena_chunk *chunk_create(size_t n_bytes)
     size_t n_total;
     if (!size_add(n_bytes, sizeof(struct arena_chunk), &n_total))
         return NULL;
-    struct arena_chunk *chunk = aligned_alloc(ALIGNMENT, n_total);
+    struct arena_chunk *chunk = huge_malloc(n_total);
     if (!chunk)
         return NULL;
     *chunk = (struct arena_chunk){.n_bytes = n_bytes};

@@ -1,6 +1,8 @@
 #include "base/huge.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 
 #include "base/bytes.h"
@@ -28,4 +30,16 @@ void huge_free(void *memory, size_t n_bytes)
 {
     if (memory)
         munmap(memory, align_up(n_bytes, HUGE_PAGE_BYTES));
+}
+
+void *huge_malloc(size_t n_bytes)
+{
+    enum { SMALL_ALIGNMENT = 64 };
+    bool is_large = n_bytes >= 2 * HUGE_PAGE_BYTES;
+    if (n_bytes > SIZE_MAX / 2)
+        return NULL;
+    void *memory = aligned_alloc(is_large ? HUGE_PAGE_BYTES : SMALL_ALIGNMENT, align_up(n_bytes, SMALL_ALIGNMENT));
+    if (memory && is_large)
+        (void)madvise(memory, n_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE);
+    return memory;
 }

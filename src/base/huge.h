@@ -12,4 +12,7 @@
 void *huge_allocate(size_t n_bytes);
 void huge_free(void *memory, size_t n_bytes); /* as many as were asked for; NULL is fine */
 
+/* Not initialised, 64-byte aligned, freed with free(): what is large lies on huge pages but for its end. NULL: no memory. */
+void *huge_malloc(size_t n_bytes);
+
 #endif

@@ -7,12 +7,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/bytes.h"
 #include "base/huge.h"
-
-enum { ALIGNMENT = 64 };
 
 enum weight_type weight_type_of(enum dtype dtype)
 {
@@ -46,22 +43,10 @@ struct matrix *matrix_wrap(enum weight_type type, enum matrix_layout layout, siz
     return matrix;
 }
 
-/* Large ones on huge pages where the system grants them: a merge would spend a quarter of its time on page faults. */
-static void *allocate(size_t n_bytes)
-{
-    size_t alignment = n_bytes >= 2 * HUGE_PAGE_BYTES ? HUGE_PAGE_BYTES : ALIGNMENT;
-    void *memory;
-    if (n_bytes > SIZE_MAX / 2 || posix_memalign(&memory, alignment, n_bytes) != 0)
-        return NULL;
-    if (alignment == HUGE_PAGE_BYTES)
-        (void)madvise(memory, n_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE); /* refused: small pages then */
-    return memory;
-}
-
 struct matrix *matrix_create(enum weight_type type, enum matrix_layout layout, size_t n_out, size_t n_in, struct error *err)
 {
     size_t n_bytes = matrix_layout_bytes(type, layout, n_out, n_in);
-    void *memory = allocate(size_max(n_bytes, 1));
+    void *memory = huge_malloc(size_max(n_bytes, 1)); /* on small pages a merge would spend a quarter of its time on faults */
     assert(layout == MATRIX_PACKED || weight_type_is_exact(type));
     if (!memory) {
         error_no_memory(err);
