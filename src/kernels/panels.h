@@ -45,6 +45,7 @@ struct panel_tile {
     float *out;
     size_t out_stride, n_rows; /* outputs that exist, from the tile's first on */
     const char *panel;
+    size_t first;              /* the step that the panel's bytes begin with */
     size_t vector;             /* the tile's first one */
     size_t n_panel_vectors, step_bytes;
     const char *x;
@@ -112,6 +113,9 @@ KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_lines, 
     return end;
 }
 
+struct panel_run;
+typedef void panel_function(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps);
+
 /* How a type's products are made. */
 struct panel_plan {
     enum weight_type type;
@@ -120,6 +124,7 @@ struct panel_plan {
     panel_tile_function *const (*tiles)[2];    /* by tokens less one: of `wide` vectors, of one */
     panel_tile_function *const *whole;         /* by tokens less one: of all vectors of a panel */
     size_t most_whole;
+    panel_function *chunks;                    /* for more tokens */
 };
 
 KERNELS_ALWAYS_INLINE size_t panel_vector_bytes(enum weight_type type)
@@ -169,17 +174,13 @@ KERNELS_ALWAYS_INLINE struct panel_tile panel_tile_of(const struct panel_run *ru
                                .n_groups = (run->n_in + PACK_GROUP - 1) / PACK_GROUP};
 }
 
-/* Steps [begin, end) of one panel for all tokens, which fetch as many bytes, those that are `distance` bytes ahead. */
-static void panel_chunk(const struct panel_run *run, const char *panel, size_t n_rows, size_t begin, size_t end, size_t distance)
+/* A tile's steps for all tokens, of all vectors; meanwhile they fetch n_next_bytes from `next` on. */
+static void panel_pass(const struct panel_run *run, struct panel_tile tile, const char *next, size_t n_next_bytes)
 {
     const struct panel_plan *plan = &run->plan;
-    size_t n_tiles = (run->n_tokens + plan->most_tokens - 1) / plan->most_tokens, n, n_steps = end - begin;
-    struct panel_tile tile = panel_tile_of(run, panel, n_rows);
-    struct panel_share share = {.next = panel + begin * tile.step_bytes + distance, .n_bytes = n_steps * tile.step_bytes, .n_tiles = n_tiles,
+    size_t n_tiles = (run->n_tokens + plan->most_tokens - 1) / plan->most_tokens, n, n_steps = tile.end - tile.begin, n_rows = tile.n_rows;
+    struct panel_share share = {.next = next, .n_bytes = n_next_bytes, .n_tiles = n_tiles,
                                 .n_calls = plan->step_inputs < PACK_GROUP ? n_steps / UNROLL + 1 : n_steps};
-    tile.begin = begin;
-    tile.end = end;
-    tile.is_once = distance == STREAM_AHEAD;
     for (size_t i = 0, t = 0; i < n_tiles; i++, t += n) {
         n = (run->n_tokens - t + n_tiles - i - 1) / (n_tiles - i); /* 8 tokens are 4 and 4, not 6 and 2 */
         tile.x = run->x + t * run->x_stride;
@@ -195,6 +196,16 @@ static void panel_chunk(const struct panel_run *run, const char *panel, size_t n
             tile.next_end = tile.next; /* by the first of a tile's tokens */
         }
     }
+}
+
+/* Steps [begin, end) of one panel for all tokens, which fetch as many bytes, those that are `distance` bytes ahead. */
+static void panel_chunk(const struct panel_run *run, const char *panel, size_t n_rows, size_t begin, size_t end, size_t distance)
+{
+    struct panel_tile tile = panel_tile_of(run, panel, n_rows);
+    tile.begin = begin;
+    tile.end = end;
+    tile.is_once = distance == STREAM_AHEAD;
+    panel_pass(run, tile, panel + begin * tile.step_bytes + distance, (end - begin) * tile.step_bytes);
 }
 
 /* All steps of one panel, by a tile of all its vectors. */
@@ -215,6 +226,14 @@ static size_t panel_chunk_steps(const struct panel_run *run, size_t step_bytes, 
     return (n_steps + n_chunks - 1) / n_chunks; /* of about the same size */
 }
 
+/* A panel for more tokens than pass at a time. */
+static void panel_chunks(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
+{
+    size_t step_bytes = panel_step_bytes(run->plan.type, panel_width(n_rows) / PANEL_LANES), chunk = panel_chunk_steps(run, step_bytes, n_steps);
+    for (size_t begin = 0; begin == 0 || begin < n_steps; begin += chunk)
+        panel_chunk(run, panel, n_rows, begin, panel_least(begin + chunk, n_steps), chunk * step_bytes);
+}
+
 static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
 {
     const struct panel_plan *plan = &run->plan;
@@ -223,13 +242,14 @@ static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
     bool is_once = run->n_tokens <= plan->most_tokens && plan->wide[run->n_tokens - 1] == MOST_WIDE;
 
     for (size_t row = 0; row < n_rows; row += PANEL_ROWS, run->out += PANEL_ROWS) {
-        size_t n = panel_least(PANEL_ROWS, n_rows - row), step_bytes = panel_step_bytes(plan->type, panel_width(n) / PANEL_LANES);
+        size_t n = panel_least(PANEL_ROWS, n_rows - row);
         const char *panel = (const char *)w + packed_at(plan->type, row, run->n_in);
-        size_t chunk = is_once ? n_steps : panel_chunk_steps(run, step_bytes, n_steps);
         if (is_whole)
             panel_whole(run, panel, n, n_steps);
-        for (size_t begin = 0; !is_whole && (begin == 0 || begin < n_steps); begin += chunk)
-            panel_chunk(run, panel, n, begin, panel_least(begin + chunk, n_steps), is_once ? STREAM_AHEAD : chunk * step_bytes);
+        else if (is_once)
+            panel_chunk(run, panel, n, 0, n_steps, STREAM_AHEAD);
+        else
+            plan->chunks(run, panel, n, n_steps);
     }
 }
 
@@ -239,11 +259,11 @@ static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
         body(TYPE, vectors, tokens, tile);                                                                                           \
     }
 
-#define PANEL_ROW(TYPE, suffix, inputs, wides, wholes, n_wholes)                                                                     \
+#define PANEL_ROW(TYPE, suffix, ...)                                                                                                 \
     static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in, const void *x,           \
                                   size_t x_stride, size_t n_tokens)                                                                  \
     {                                                                                                                                \
-        struct panel_run run = {.plan = {TYPE, inputs, sizeof wides, wides, panel_tiles_##suffix, wholes, n_wholes},                                \
+        struct panel_run run = {.plan = {.type = TYPE, __VA_ARGS__},                                                                 \
                                 .out = out,                                                                                          \
                                 .out_stride = out_stride,                                                                            \
                                 .n_in = n_in,                                                                                        \
@@ -284,6 +304,7 @@ KERNELS_ALWAYS_INLINE void panel_add_products(size_t n_vectors, size_t n_tokens,
 }
 
 static const unsigned char wide_elements[] = WIDE_ELEMENTS;
+#define ELEMENT_PLAN(inputs) .step_inputs = inputs, .most_tokens = sizeof wide_elements, .wide = wide_elements, .chunks = panel_chunks
 
 /* One step of a tile. */
 KERNELS_ALWAYS_INLINE void panel_step(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS], const char *w,
@@ -365,15 +386,15 @@ ELEMENT_TILES(F32_TILE)
 ELEMENT_TILES(F16_TILE)
 static panel_tile_function *const panel_tiles_f32[][2] = ELEMENT_TILE_TABLE(panel_f32);
 static panel_tile_function *const panel_tiles_f16[][2] = ELEMENT_TILE_TABLE(panel_f16);
-PANEL_ROW(WEIGHT_F32, f32, 1, wide_elements, NULL, 0)
-PANEL_ROW(WEIGHT_F16, f16, 1, wide_elements, NULL, 0)
+PANEL_ROW(WEIGHT_F32, f32, ELEMENT_PLAN(1), .tiles = panel_tiles_f32)
+PANEL_ROW(WEIGHT_F16, f16, ELEMENT_PLAN(1), .tiles = panel_tiles_f16)
 #endif
 
 #if defined(PANELS_PAIRS) || defined(PANELS_WIDENED_PAIRS)
 #define BF16_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_BF16, bf16, vectors, tokens)
 ELEMENT_TILES(BF16_TILE)
 static panel_tile_function *const panel_tiles_bf16[][2] = ELEMENT_TILE_TABLE(panel_bf16);
-PANEL_ROW(WEIGHT_BF16, bf16, 2, wide_elements, NULL, 0)
+PANEL_ROW(WEIGHT_BF16, bf16, ELEMENT_PLAN(2), .tiles = panel_tiles_bf16)
 #endif
 
 /* ---- activations ---- */
@@ -466,7 +487,7 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
 
     panel_load_all(tile, n_vectors, n_tokens, acc);
     for (size_t g = tile->begin; g < tile->end; g++) {
-        const char *group = tile->panel + g * step_bytes, *w = group + tile->vector * 64, *bytes = x + g * PACK_GROUP;
+        const char *group = tile->panel + (g - tile->first) * step_bytes, *w = group + tile->vector * 64, *bytes = x + g * PACK_GROUP;
         const char *w_scales = group + n_loads * load_bytes + tile->vector * 32;
         bits sums[MOST_WIDE][MOST_TOKENS];
         if (next < next_end)
@@ -480,19 +501,11 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
         }
 #pragma GCC unroll 8
         for (size_t j = 0; j < n_loads; j++) {
-            bits loaded[MOST_WIDE], weights[MOST_WIDE];
+            bits weights[MOST_WIDE];
 #pragma GCC unroll 4
-            for (size_t v = 0; v < n_vectors; v++) {
-                loaded[v] = b_load(w + j * load_bytes + v * 64);
-                weights[v] = type == WEIGHT_Q8 ? loaded[v] : b_low_codes(loaded[v]);
-            }
+            for (size_t v = 0; v < n_vectors; v++)
+                weights[v] = b_load(w + j * load_bytes + v * 64);
             panel_add_quads(n_vectors, n_tokens, sums, weights, bytes + j * 4, x_stride);
-            if (type == WEIGHT_Q4) {
-#pragma GCC unroll 4
-                for (size_t v = 0; v < n_vectors; v++)
-                    weights[v] = b_high_codes(loaded[v]);
-                panel_add_quads(n_vectors, n_tokens, sums, weights, bytes + PACK_GROUP / 2 + j * 4, x_stride);
-            }
         }
         vec scale[MOST_WIDE];
 #pragma GCC unroll 4
@@ -509,6 +522,38 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
         }
     }
     panel_store_all(tile, n_vectors, n_tokens, acc);
+}
+
+/* n_steps groups of q4 as those of q8. */
+static void panel_unpack(char *to, const char *from, size_t n_vectors, size_t n_steps)
+{
+    const size_t load_bytes = n_vectors * 64, n_loads = panel_n_loads(WEIGHT_Q4);
+    for (size_t g = 0; g < n_steps; g++) {
+        for (size_t i = 0; i < n_loads * n_vectors; i++) {
+            bits loaded = b_load(from + i * 64), low = b_low_codes(loaded), high = b_high_codes(loaded);
+            memcpy(to + i * 64, &low, 64);
+            memcpy(to + n_loads * load_bytes + i * 64, &high, 64);
+        }
+        memcpy(to + 2 * n_loads * load_bytes, from + n_loads * load_bytes, n_vectors * PANEL_LANES * sizeof(uint16_t));
+        from += panel_step_bytes(WEIGHT_Q4, n_vectors);
+        to += panel_step_bytes(WEIGHT_Q8, n_vectors);
+    }
+}
+
+/* With many tokens it pays to unpack 4 bits once for all. */
+static void panel_unpacked_chunks(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
+{
+    enum { CHUNK_STEPS = 32 };
+    _Alignas(64) char unpacked[CHUNK_STEPS * (PACK_GROUP * PANEL_ROWS + PANEL_ROWS * sizeof(uint16_t))];
+    struct panel_tile tile = panel_tile_of(run, unpacked, n_rows);
+    size_t packed_bytes = tile.step_bytes;
+    tile.step_bytes = panel_step_bytes(WEIGHT_Q8, tile.n_panel_vectors);
+    for (size_t begin = 0; begin < n_steps; begin = tile.end) {
+        tile.begin = tile.first = begin;
+        tile.end = panel_least(begin + CHUNK_STEPS, n_steps);
+        panel_unpack(unpacked, panel + begin * packed_bytes, tile.n_panel_vectors, tile.end - begin);
+        panel_pass(run, tile, panel + tile.end * packed_bytes, (tile.end - begin) * packed_bytes);
+    }
 }
 
 /* x of token t, of rows in fours: few registers hold all addresses. */
@@ -594,12 +639,12 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
             panel_store_sums(tile, v, t, acc[v][t]);
 }
 
-#define Q8_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q8, q8, vectors, tokens)
-#define Q4_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q4, q4, vectors, tokens)
-GROUP_TILES(Q8_TILE)
-GROUP_TILES(Q4_TILE)
-static panel_tile_function *const panel_tiles_q8[][2] = GROUP_TILE_TABLE(panel_q8);
-static panel_tile_function *const panel_tiles_q4[][2] = GROUP_TILE_TABLE(panel_q4);
+#define GROUP_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q8, groups, vectors, tokens)
+GROUP_TILES(GROUP_TILE)
+static panel_tile_function *const panel_tiles_groups[][2] = GROUP_TILE_TABLE(panel_groups);
+#define GROUP_PLAN(wholes)                                                                                                           \
+    .step_inputs = PACK_GROUP, .most_tokens = sizeof wide_groups, .wide = wide_groups, .tiles = panel_tiles_groups, .whole = wholes, \
+    .most_whole = sizeof wholes / sizeof *wholes
 #define PANEL_WHOLE(TYPE, suffix, tokens)                                                                                            \
     static __attribute__((noinline)) void panel_whole_##suffix##_##tokens(const struct panel_tile *tile)                             \
     {                                                                                                                                \
@@ -614,6 +659,6 @@ WHOLE_GROUPS(Q4_WHOLE, )
 #define COMMA ,
 static panel_tile_function *const panel_wholes_q8[] = {WHOLE_GROUPS(WHOLE_Q8_NAME, COMMA)};
 static panel_tile_function *const panel_wholes_q4[] = {WHOLE_GROUPS(WHOLE_Q4_NAME, COMMA)};
-PANEL_ROW(WEIGHT_Q8, q8, PACK_GROUP, wide_groups, panel_wholes_q8, sizeof panel_wholes_q8 / sizeof *panel_wholes_q8)
-PANEL_ROW(WEIGHT_Q4, q4, PACK_GROUP, wide_groups, panel_wholes_q4, sizeof panel_wholes_q4 / sizeof *panel_wholes_q4)
+PANEL_ROW(WEIGHT_Q8, q8, GROUP_PLAN(panel_wholes_q8), .chunks = panel_chunks)
+PANEL_ROW(WEIGHT_Q4, q4, GROUP_PLAN(panel_wholes_q4), .chunks = panel_unpacked_chunks)
 #endif
