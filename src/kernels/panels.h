@@ -35,10 +35,11 @@ enum {
     MOST_TOKENS = 8, /* of a tile; */
     MOST_WHOLE = 16, /* ... of all vectors of a panel */
     UNROLL = 4,
-    CHUNK_BYTES = 256 * 1024, /* of weights, while several tiles of tokens pass; */
-    FEW_TILES = 4,            /* ... while so few of them do, */
-    SHORT_CHUNK_BYTES = 32 * 1024, /* this much */
-    STREAM_AHEAD = 2560       /* bytes to fetch before they are wanted when weights pass once; of a group, the first vector wants the last ones early */
+    CHUNK_BYTES = 256 * 1024,      /* of weights that several tiles of tokens pass */
+    FEW_TILES = 4,                 /* so many of them pass less at a time: */
+    SHORT_CHUNK_BYTES = 32 * 1024,
+    STREAM_AHEAD = 2560            /* bytes to fetch before they are wanted where weights pass once: more than a group, whose last ones a whole tile
+                                      wants with the first vector */
 };
 
 struct panel_tile {
@@ -53,7 +54,7 @@ struct panel_tile {
     size_t n_groups;           /* of a prepared row */
     size_t begin, end;         /* steps: inputs, pairs or groups */
     bool is_once;              /* no other tile reads these weights: what is fetched goes to L1, else to L2 */
-    const char *next, *next_end; /* weights that will be wanted then, the tile's to fetch in one go: so the hardware sees a stream */
+    const char *next, *next_end; /* weights that will be wanted then, of which the tile fetches one stretch: so the hardware sees a stream */
     size_t next_lines;         /* of them with each step of groups, or each UNROLL steps of elements */
 };
 
@@ -198,14 +199,15 @@ static void panel_pass(const struct panel_run *run, struct panel_tile tile, cons
     }
 }
 
-/* Steps [begin, end) of one panel for all tokens, which fetch as many bytes, those that are `distance` bytes ahead. */
-static void panel_chunk(const struct panel_run *run, const char *panel, size_t n_rows, size_t begin, size_t end, size_t distance)
+/* Steps [begin, end) of one panel for all tokens; meanwhile as many bytes are fetched: of the next chunk, or of what comes soon. */
+static void panel_chunk(const struct panel_run *run, const char *panel, size_t n_rows, size_t begin, size_t end, bool is_once)
 {
     struct panel_tile tile = panel_tile_of(run, panel, n_rows);
+    size_t n_bytes = (end - begin) * tile.step_bytes;
     tile.begin = begin;
     tile.end = end;
-    tile.is_once = distance == STREAM_AHEAD;
-    panel_pass(run, tile, panel + begin * tile.step_bytes + distance, (end - begin) * tile.step_bytes);
+    tile.is_once = is_once;
+    panel_pass(run, tile, panel + begin * tile.step_bytes + (is_once ? STREAM_AHEAD : n_bytes), n_bytes);
 }
 
 /* All steps of one panel, by a tile of all its vectors. */
@@ -218,7 +220,7 @@ static void panel_whole(const struct panel_run *run, const char *panel, size_t n
     run->plan.whole[run->n_tokens - 1](&tile);
 }
 
-/* Steps that pass together: all, once, or as many as a cache holds. */
+/* Steps that pass together: as many as a cache holds. */
 static size_t panel_chunk_steps(const struct panel_run *run, size_t step_bytes, size_t n_steps)
 {
     size_t few_tokens = FEW_TILES * run->plan.most_tokens;
@@ -231,7 +233,7 @@ static void panel_chunks(const struct panel_run *run, const char *panel, size_t 
 {
     size_t step_bytes = panel_step_bytes(run->plan.type, panel_width(n_rows) / PANEL_LANES), chunk = panel_chunk_steps(run, step_bytes, n_steps);
     for (size_t begin = 0; begin == 0 || begin < n_steps; begin += chunk)
-        panel_chunk(run, panel, n_rows, begin, panel_least(begin + chunk, n_steps), chunk * step_bytes);
+        panel_chunk(run, panel, n_rows, begin, panel_least(begin + chunk, n_steps), false);
 }
 
 static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
@@ -247,7 +249,7 @@ static void panel_multiply(struct panel_run *run, const void *w, size_t n_rows)
         if (is_whole)
             panel_whole(run, panel, n, n_steps);
         else if (is_once)
-            panel_chunk(run, panel, n, 0, n_steps, STREAM_AHEAD);
+            panel_chunk(run, panel, n, 0, n_steps, true);
         else
             plan->chunks(run, panel, n, n_steps);
     }
