@@ -275,9 +275,9 @@ static void run_product(void *context, size_t i)
     struct job *job = context;
     size_t stride = activation_bytes(job->type, job->n_in);
     stride = stride ? stride : job->n_in * sizeof(float);
-    stride = (stride + 63) / 64 * 64 | 64; if (getenv("XS")) stride = (size_t)atoi(getenv("XS"));
-    job->set->multiply_packed[job->type](job->out, job->n_rows + 16 - (getenv("OS") ? job->n_rows - 80 : 0), job->pool + i % (POOL_BYTES / job->bytes) * job->bytes, job->n_rows, job->n_in,
-                                         job->x, stride, job->n_tokens);
+    stride = (stride + 63) / 64 * 64 | 64;
+    job->set->multiply_packed[job->type](job->out, job->n_rows + 16, job->pool + i % (POOL_BYTES / job->bytes) * job->bytes, job->n_rows,
+                                         job->n_in, job->x, stride, job->n_tokens);
 }
 
 static void run_prepare(void *context, size_t i)
