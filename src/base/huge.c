@@ -36,10 +36,10 @@ void *huge_malloc(size_t n_bytes)
 {
     enum { SMALL_ALIGNMENT = 64 };
     bool is_large = n_bytes >= 2 * HUGE_PAGE_BYTES;
-    if (n_bytes > SIZE_MAX / 2)
+    void *memory;
+    if (n_bytes > SIZE_MAX / 2 || posix_memalign(&memory, is_large ? HUGE_PAGE_BYTES : SMALL_ALIGNMENT, n_bytes) != 0)
         return NULL;
-    void *memory = aligned_alloc(is_large ? HUGE_PAGE_BYTES : SMALL_ALIGNMENT, align_up(n_bytes, SMALL_ALIGNMENT));
-    if (memory && is_large)
+    if (is_large)
         (void)madvise(memory, n_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES, MADV_HUGEPAGE);
     return memory;
 }

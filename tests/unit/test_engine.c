@@ -1,6 +1,7 @@
 /*
  * test_engine.c - the engine with a tiny random model, from submission to END: what is said alone is said in a crowd.
  */
+#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -58,6 +59,11 @@ void *realloc(void *memory, size_t n)
 void *aligned_alloc(size_t alignment, size_t n)
 {
     return is_refused(n) ? NULL : __libc_memalign(alignment, n);
+}
+int posix_memalign(void **out, size_t alignment, size_t n)
+{
+    *out = aligned_alloc(alignment, n);
+    return *out ? 0 : ENOMEM;
 }
 #endif
 

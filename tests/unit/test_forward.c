@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -56,6 +57,11 @@ void *aligned_alloc(size_t alignment, size_t n)
 {
     n_mallocs++;
     return __libc_memalign(alignment, n);
+}
+int posix_memalign(void **out, size_t alignment, size_t n)
+{
+    *out = aligned_alloc(alignment, n);
+    return *out ? 0 : ENOMEM;
 }
 #endif
 

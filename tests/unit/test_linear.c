@@ -87,7 +87,7 @@ static double weight_at(const void *data, enum weight_type type, size_t i)
     return (double)value;
 }
 
-enum { MOST_DELTAS = 2, MOST_RANK = 20 };
+enum { MOST_DELTAS = 2, MOST_RANK = 32 };
 
 /* out[d][j]: A x of each delta. */
 static void shrink(double out[MOST_DELTAS][MOST_RANK], const struct site_view *view, size_t n_in, const float *x)
