@@ -1,13 +1,11 @@
 """What a client sees of the engine: prefixes that are computed once, preemption that only takes time, the chosen mode, fair shares."""
 import concurrent.futures
-import os
 import unittest
 
 import daemon
 from daemon import ADAPTERS, DEMO, Daemon
 
-SANITIZED = bool(os.environ.get("LORAD_TEST_SANITIZED"))
-N_LONG, N_FLOOD, FLOOD_TOKENS = (60, 16, 100) if SANITIZED else (150, 40, 400)
+N_LONG, N_FLOOD, FLOOD_TOKENS = 250, 40, 400
 TEXT = "Input: " + "Show the item and quantity of all orders marked as closed and for a pen. " * 6 + "\nOutput:"
 ASK = {"temperature": 0, "max_tokens": 40, "logprobs": 2, "ignore_eos": True, "mode": "on_the_fly"}
 
