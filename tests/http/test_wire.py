@@ -147,8 +147,10 @@ class Wire(unittest.TestCase):
 
 
 class Draining(unittest.TestCase):
-    SLOW = ("--cpu", "c")
-    LONG = {"input_ids": [5, 17, 42], "max_tokens": {"address": 150, "thread": 40}.get(os.environ.get("LORAD_TEST_SANITIZED"), 400), "ignore_eos": True,
+    # As in test_lifecycle.
+    SANITIZED = os.environ.get("LORAD_TEST_SANITIZED")
+    SLOW = () if SANITIZED == "thread" else ("--cpu", "c")
+    LONG = {"input_ids": [5, 17, 42], "max_tokens": {"address": 150, "thread": 900}.get(SANITIZED, 400), "ignore_eos": True,
             "temperature": 0}
 
     def test_new_connections_are_refused_and_kept_ones_are_told_to_close(self):
