@@ -234,8 +234,8 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
 #define GROUP_TILES(TILE) TILE(2, 4) TILE(2, 5) TILE(2, 6) TILE(1, 4) TILE(1, 5) TILE(1, 6)
 #define GROUP_TILE_TABLE(name)                                                                               \
     {                                                                                                        \
-        {NULL, NULL}, {NULL, NULL}, {NULL, NULL}, {name##_2_4, name##_1_4}, {name##_2_5, name##_1_5}, \
-            {name##_2_6, name##_1_6} \
+        {NULL, NULL}, {NULL, NULL}, {NULL, NULL}, {name##_2_4, name##_1_4},                                  \
+            {name##_2_5, name##_1_5}, {name##_2_6, name##_1_6}                                               \
     }
 #define WHOLE_GROUPS(TILE, separator)                                                                        \
     TILE(1) separator TILE(2) separator TILE(3) separator TILE(4) separator TILE(5) separator                \

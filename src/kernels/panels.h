@@ -232,7 +232,7 @@ static size_t panel_chunk_steps(const struct panel_run *run, size_t step_bytes, 
 static void panel_chunks(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
 {
     size_t step_bytes = panel_step_bytes(run->plan.type, panel_width(n_rows) / PANEL_LANES), chunk = panel_chunk_steps(run, step_bytes, n_steps);
-    for (size_t begin = 0; begin == 0 || begin < n_steps; begin += chunk)
+    for (size_t begin = 0; begin < n_steps; begin += chunk)
         panel_chunk(run, panel, n_rows, begin, panel_least(begin + chunk, n_steps), false);
 }
 
@@ -548,19 +548,19 @@ static void panel_unpacked_chunks(const struct panel_run *run, const char *panel
     enum { CHUNK_STEPS = 32 };
     _Alignas(64) char unpacked[CHUNK_STEPS * (PACK_GROUP * PANEL_ROWS + PANEL_ROWS * sizeof(uint16_t))];
     struct panel_tile tile = panel_tile_of(run, unpacked, n_rows);
-    size_t packed_bytes = tile.step_bytes;
+    size_t group_bytes = tile.step_bytes;
     tile.step_bytes = panel_step_bytes(WEIGHT_Q8, tile.n_panel_vectors);
     for (size_t begin = 0; begin < n_steps; begin = tile.end) {
         tile.begin = tile.first = begin;
         tile.end = panel_least(begin + CHUNK_STEPS, n_steps);
-        panel_unpack(unpacked, panel + begin * packed_bytes, tile.n_panel_vectors, tile.end - begin);
-        panel_pass(run, tile, panel + tile.end * packed_bytes, (tile.end - begin) * packed_bytes);
+        panel_unpack(unpacked, panel + begin * group_bytes, tile.n_panel_vectors, tile.end - begin);
+        panel_pass(run, tile, panel + tile.end * group_bytes, (tile.end - begin) * group_bytes);
     }
 }
 
 /* x of token t, of rows in fours: few registers hold all addresses. */
 struct panel_rows {
-    const char *fours[MOST_WHOLE / 4 + 1];
+    const char *fours[MOST_WHOLE / 4];
     size_t stride, three_strides;
 };
 

@@ -239,16 +239,28 @@ static bool lies_in_file(const struct loader *loader, size_t index)
            (uintptr_t)tensor->data % dtype_size(tensor->dtype) == 0;
 }
 
-/* What a site's weights need in memory. */
-static size_t placed_bytes(const struct loader *loader, size_t index)
+/* What a site's matrix is made of, as the cache keeps it. */
+static struct cached_matrix describe_matrix(const struct loader *loader, size_t index)
 {
     const struct site *site = &loader->model->sites[index];
     const struct tensor *tensor = tensor_of(loader, index);
-    size_t rows = site->is_conv1d ? 1 : 0;
+    return (struct cached_matrix){
+        .type = type_for(loader, site, tensor),
+        .layout = site_layout(site),
+        .n_out = tensor->shape[site->is_conv1d ? 1 : 0],
+        .n_in = tensor->shape[site->is_conv1d ? 0 : 1],
+        .tensor = tensor,
+        .is_transposed = site->is_conv1d,
+    };
+}
+
+/* What a site's weights need in memory. */
+static size_t placed_bytes(const struct loader *loader, size_t index)
+{
+    struct cached_matrix matrix = describe_matrix(loader, index);
     if (lies_in_file(loader, index) || loader->is_mapped)
         return 0;
-    return align_up(matrix_layout_bytes(type_for(loader, site, tensor), site_layout(site), tensor->shape[rows], tensor->shape[1 - rows]),
-                    WEIGHTS_ALIGNMENT);
+    return align_up(matrix_layout_bytes(matrix.type, matrix.layout, matrix.n_out, matrix.n_in), WEIGHTS_ALIGNMENT);
 }
 
 /* One piece for all weights: small matrices lie on huge pages together. */
@@ -270,24 +282,21 @@ static bool allocate_weights(struct loader *loader, struct error *err)
 static bool create_weight(struct loader *loader, size_t index, struct error *err)
 {
     struct site *site = &loader->model->sites[index];
-    const struct tensor *tensor = tensor_of(loader, index);
-    enum weight_type type = type_for(loader, site, tensor);
-    enum matrix_layout layout = site_layout(site);
-    size_t rows = site->is_conv1d ? 1 : 0, n_out = tensor->shape[rows], n_in = tensor->shape[1 - rows];
+    struct cached_matrix matrix = describe_matrix(loader, index);
     if (lies_in_file(loader, index)) {
-        site->weight = matrix_wrap(type, layout, tensor->shape[0], tensor->shape[1], tensor->data, err);
+        site->weight = matrix_wrap(matrix.type, matrix.layout, matrix.n_out, matrix.n_in, matrix.tensor->data, err);
     } else if (loader->is_mapped) {
-        site->weight = matrix_wrap(type, layout, n_out, n_in, loader->cached[index], err);
+        site->weight = matrix_wrap(matrix.type, matrix.layout, matrix.n_out, matrix.n_in, loader->cached[index], err);
     } else {
         void *memory = (char *)loader->model->weights_memory + loader->n_placed_bytes;
-        site->weight = matrix_place(type, layout, n_out, n_in, memory, err);
+        site->weight = matrix_place(matrix.type, matrix.layout, matrix.n_out, matrix.n_in, memory, err);
         loader->n_placed_bytes += placed_bytes(loader, index);
     }
     if (!site->weight)
         return false;
-    if (type != weight_type_of(tensor->dtype)) {
-        site->weight->origin = tensor;
-        site->weight->origin_is_transposed = site->is_conv1d;
+    if (matrix.type != weight_type_of(matrix.tensor->dtype)) {
+        site->weight->origin = matrix.tensor;
+        site->weight->origin_is_transposed = matrix.is_transposed;
     }
     return true;
 }
@@ -396,20 +405,9 @@ static bool plan_cache(struct loader *loader, struct error *err)
     struct cached_matrix *matrices = arena_allocate_array(&model->arena, model->n_sites, sizeof *matrices);
     if (!matrices)
         return error_no_memory(err);
-    for (size_t i = 0; i < model->n_sites; i++) {
-        const struct site *site = &model->sites[i];
-        const struct tensor *tensor = tensor_of(loader, i);
-        if (lies_in_file(loader, i))
-            continue;
-        matrices[n++] = (struct cached_matrix){
-            .type = type_for(loader, site, tensor),
-            .layout = site_layout(site),
-            .n_out = tensor->shape[site->is_conv1d ? 1 : 0],
-            .n_in = tensor->shape[site->is_conv1d ? 0 : 1],
-            .tensor = tensor,
-            .is_transposed = site->is_conv1d,
-        };
-    }
+    for (size_t i = 0; i < model->n_sites; i++)
+        if (!lies_in_file(loader, i))
+            matrices[n++] = describe_matrix(loader, i);
     return weight_cache_init(&model->cache, loader->options->cache_directory, loader->options->directory,
                              weights_text(loader->options->weights), &model->files, matrices, n, &model->arena, err);
 }

@@ -19,6 +19,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 DEMO = ROOT / "models" / "demo"
 ADAPTERS = ROOT / "adapters"
+SANITIZED = os.environ.get("LORAD_TEST_SANITIZED")  # "address", "thread" or nothing
+# A daemon with SLOW on the demo takes about half a second and more for N_LONG tokens: time enough to do something in the middle. Plain C takes a
+# quarter of a minute to start under ThreadSanitizer, where the rest is slow.
+SLOW = () if SANITIZED == "thread" else ("--cpu", "c")
+N_LONG = {"address": 150, "thread": 900}.get(SANITIZED, 400)
 LORAD = None  # the program under test; main() sets it
 
 

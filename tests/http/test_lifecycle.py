@@ -2,7 +2,6 @@
 import concurrent.futures
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -12,16 +11,11 @@ import time
 import unittest
 
 import daemon
-from daemon import ADAPTERS, DEMO, GOLDEN, Daemon
+from daemon import ADAPTERS, DEMO, GOLDEN, N_LONG, SLOW, Daemon
 
 IDS = [5, 17, 42]
-SANITIZED = os.environ.get("LORAD_TEST_SANITIZED")
-N_LONG = {"address": 150, "thread": 900}.get(SANITIZED, 400)
 LONG = {"input_ids": IDS, "max_tokens": N_LONG, "ignore_eos": True, "temperature": 0}
 MODEL = DEMO
-# About half a second and more for a long answer: time enough to do something in the middle. Plain C takes a quarter of a minute to start under
-# ThreadSanitizer, where the rest is slow.
-SLOW = () if SANITIZED == "thread" else ("--cpu", "c")
 
 
 def post_and_leave(d, body, seconds):

@@ -10,7 +10,7 @@ import time
 import unittest
 
 import daemon
-from daemon import DEMO, Daemon
+from daemon import DEMO, N_LONG, SLOW, Daemon
 
 ASK = b'{"input_ids": [5, 17], "max_tokens": 1}'
 HEAD = b"POST /v1/generate HTTP/1.1\r\nHost: localhost\r\n"
@@ -147,14 +147,10 @@ class Wire(unittest.TestCase):
 
 
 class Draining(unittest.TestCase):
-    # As in test_lifecycle.
-    SANITIZED = os.environ.get("LORAD_TEST_SANITIZED")
-    SLOW = () if SANITIZED == "thread" else ("--cpu", "c")
-    LONG = {"input_ids": [5, 17, 42], "max_tokens": {"address": 150, "thread": 900}.get(SANITIZED, 400), "ignore_eos": True,
-            "temperature": 0}
+    LONG = {"input_ids": [5, 17, 42], "max_tokens": N_LONG, "ignore_eos": True, "temperature": 0}
 
     def test_new_connections_are_refused_and_kept_ones_are_told_to_close(self):
-        with Daemon(*self.SLOW, model=DEMO) as d:
+        with Daemon(*SLOW, model=DEMO) as d:
             kept = d.connect()
             self.addCleanup(kept.close)
             kept.request("GET", "/ready")
@@ -176,7 +172,7 @@ class Draining(unittest.TestCase):
             self.assertEqual(answers[0].status, 200)
 
     def test_a_client_that_closes_its_half_has_left(self):
-        with Daemon(*self.SLOW, model=DEMO) as d:
+        with Daemon(*SLOW, model=DEMO) as d:
             body = json.dumps(self.LONG).encode()
             with socket.create_connection((d.host, d.port), timeout=10) as s:
                 s.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
