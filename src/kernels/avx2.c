@@ -6,10 +6,10 @@
 #include "kernels/avx2.h"
 
 /* The sign of a weight goes to the activation, so that no pair of products leaves 16 bits. */
-static inline bits b_start(bits offset)
+static inline bits b_start(bits start)
 {
-    (void)offset;
-    return BOTH_BITS(_mm256_setzero_si256(), _mm256_setzero_si256());
+    (void)start;
+    return BOTH_BITS(_mm256_set1_epi32(PACK_SUM_START), _mm256_set1_epi32(PACK_SUM_START));
 }
 static inline __m256i add_quads(__m256i acc, __m256i w, __m256i x)
 {

@@ -244,9 +244,9 @@ static inline bits b_repeat(const void *p)
     memcpy(&word, p, sizeof word);
     return BOTH_BITS(_mm256_set1_epi32(word), _mm256_set1_epi32(word));
 }
-static inline vec b_to_floats(bits b)
+static inline vec b_as_floats(bits b)
 {
-    return BOTH(_mm256_cvtepi32_ps(b.lo), _mm256_cvtepi32_ps(b.hi));
+    return BOTH(_mm256_castsi256_ps(b.lo), _mm256_castsi256_ps(b.hi));
 }
 static inline __m256i values_of_codes(__m256i codes)
 {
@@ -288,11 +288,11 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
         {name##_4_1, name##_1_1}, {name##_2_2, name##_1_2}, {name##_1_3, name##_1_3},                        \
             {name##_1_4, name##_1_4}, {name##_1_5, name##_1_5}                                               \
     }
-#define WIDE_GROUPS {0, 1, 1}
-#define GROUP_TILES(TILE) TILE(1, 2) TILE(1, 3)
+#define WIDE_GROUPS {1, 1, 1}
+#define GROUP_TILES(TILE) TILE(1, 1) TILE(1, 2) TILE(1, 3)
 #define GROUP_TILE_TABLE(name)                                                                               \
     {                                                                                                        \
-        {NULL, NULL}, {name##_1_2, name##_1_2}, {name##_1_3, name##_1_3}                                     \
+        {name##_1_1, name##_1_1}, {name##_1_2, name##_1_2}, {name##_1_3, name##_1_3}                         \
     }
 #define WHOLE_GROUPS(TILE, separator)                                                                        \
     TILE(1) separator TILE(2) separator TILE(3) separator TILE(4) separator TILE(5)

@@ -189,9 +189,9 @@ static inline bits b_repeat(const void *p)
     memcpy(&word, p, sizeof word);
     return _mm512_set1_epi32(word);
 }
-static inline vec b_to_floats(bits b)
+static inline vec b_as_floats(bits b)
 {
-    return _mm512_cvtepi32_ps(b);
+    return _mm512_castsi512_ps(b);
 }
 static inline bits b_values(bits codes)
 {
@@ -214,7 +214,8 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
     *sum = _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
 }
 
-/* How many vectors a tile has by its number of tokens: 32 registers hold 24 sums of f32, or 12 and as many of integers. */
+/* How many vectors a tile has by its number of tokens: 32 registers hold 24 sums of f32, or 16 of
+   integers while those of floats lie in memory. */
 #define WIDE_ELEMENTS                                                                                        \
     {                                                                                                        \
         4, 4, 4, 4, 4, 4                                                                                     \
@@ -229,13 +230,16 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
     }
 #define WIDE_GROUPS                                                                                          \
     {                                                                                                        \
-        0, 0, 0, 2, 2, 2                                                                                     \
+        2, 2, 2, 2, 2, 2, 2, 2                                                                               \
     }
-#define GROUP_TILES(TILE) TILE(2, 4) TILE(2, 5) TILE(2, 6) TILE(1, 4) TILE(1, 5) TILE(1, 6)
+#define GROUP_TILES(TILE)                                                                                    \
+    TILE(2, 1) TILE(2, 2) TILE(2, 3) TILE(2, 4) TILE(2, 5) TILE(2, 6) TILE(2, 7) TILE(2, 8) TILE(1, 1)       \
+        TILE(1, 2) TILE(1, 3) TILE(1, 4) TILE(1, 5) TILE(1, 6) TILE(1, 7) TILE(1, 8)
 #define GROUP_TILE_TABLE(name)                                                                               \
     {                                                                                                        \
-        {NULL, NULL}, {NULL, NULL}, {NULL, NULL}, {name##_2_4, name##_1_4},                                  \
-            {name##_2_5, name##_1_5}, {name##_2_6, name##_1_6}                                               \
+        {name##_2_1, name##_1_1}, {name##_2_2, name##_1_2}, {name##_2_3, name##_1_3},                        \
+            {name##_2_4, name##_1_4}, {name##_2_5, name##_1_5}, {name##_2_6, name##_1_6},                    \
+            {name##_2_7, name##_1_7}, {name##_2_8, name##_1_8}                                               \
     }
 #define WHOLE_GROUPS(TILE, separator)                                                                        \
     TILE(1) separator TILE(2) separator TILE(3) separator TILE(4) separator TILE(5) separator                \

@@ -5,9 +5,9 @@
 
 #include "kernels/avx2.h"
 
-static inline bits b_start(bits offset)
+static inline bits b_start(bits start)
 {
-    return offset;
+    return start;
 }
 static inline bits b_add_quads(bits acc, bits w, bits x)
 {

@@ -70,20 +70,26 @@ struct attend {
     float *scratch;            /* as many floats as kernels_attend_scratch says */
 };
 
+struct activations; /* pack.h */
+
 struct kernels {
     const char *name; /* "c", "avx2", "avx512", ...: for the log and /metrics */
 
-    /* Makes a row of activations ready for `multiply_packed` of the type: activation_bytes(type, n_in) bytes at `out` (64-byte aligned).
-       bf16: rounded to bf16; how they lie is the set's own affair. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale rounded to integers; see pack.h.
-       f32, f16: NULL, x is taken as it is. */
-    void (*prepare[N_WEIGHT_TYPES])(void *out, const float *x, size_t n_in);
+    /* Up to tokens_at_once lie in one block of prepared activations: of so many weights pass once; of more tokens, up to tokens_per_block. */
+    unsigned char tokens_at_once[N_WEIGHT_TYPES], tokens_per_block[N_WEIGHT_TYPES];
 
-    /* out[t * out_stride + o] = sum over k of w[o][k] * x[t][k], for o < n_rows, t < n_tokens. w: n_rows rows packed in panels
-       (pack.h), from the beginning of one on. x: rows `x_stride` bytes apart, prepared as above. Per output one sum, in order of k:
+    /* Makes inputs [first, end) of all rows of x, `x_stride` floats apart, ready for `multiply_packed` of the type; pack.h says how they lie. first is a
+       multiple of 32, and end too or n_in. bf16: rounded to bf16. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale
+       rounded to integers. */
+    void (*prepare[N_WEIGHT_TYPES])(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end);
+
+    /* out[t * out_stride + o] = sum over k of w[o][k] * x[first + t][k], for o < n_rows, t < n_tokens. w: n_rows rows packed in panels
+       (pack.h), from the beginning of one on. Per output one sum, in order of k:
        f32, f16: acc = fma(w, x, acc) for each k; bf16: for each pair of k, acc = fma(w0, x0, fma(w1, x1, acc)), missing ones +0;
-       q8, q4: for each group, acc = fma(sum of the 32 products of integers, w_scale * x_scale, acc). */
-    void (*multiply_packed[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in, const void *x,
-                                            size_t x_stride, size_t n_tokens);
+       q8, q4: for each group, acc = fma(p, x_scale, acc), where p is w_scale times the sum of the 32 products of integers, made of the sum of
+       them and M = 3 * 2^22, which needs no conversion: p = fma(M + sum, w_scale, -M * w_scale), exact before it is rounded. */
+    void (*multiply_packed[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x, size_t first,
+                                            size_t n_tokens);
 
     /* The A half of a low-rank pair: out[t * out_stride + o] = sum over k of a[o * n_in + k] * x[t * x_stride + k], for o < n_rows,
        t < n_tokens; a is row-major (n_rows, n_in), elements of the row's type widened exactly to f32. A pair's matrix is too short to

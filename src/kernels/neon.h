@@ -295,13 +295,9 @@ static inline bits b_repeat(const void *p)
     uint8x16_t q = vreinterpretq_u8_u32(vdupq_n_u32(word));
     return (bits){q, q, q, q};
 }
-static inline float32x4_t to_floats(uint8x16_t b)
+static inline vec b_as_floats(bits b)
 {
-    return vcvtq_f32_s32(vreinterpretq_s32_u8(b));
-}
-static inline vec b_to_floats(bits b)
-{
-    return (vec)FOUR(to_floats, b);
+    return (vec)FOUR(vreinterpretq_f32_u8, b);
 }
 static inline uint8x16_t values_of_low(uint8x16_t b)
 {
@@ -319,16 +315,16 @@ static inline bits b_high_codes(bits b)
 {
     return (bits)FOUR(values_of_high, b);
 }
-/* The weights of b_add_quads less 128: signed bytes, which is what the instructions multiply. So no sum needs pack.h's offset. */
+/* The weights of b_add_quads less 128: signed bytes, which is what the instructions multiply. So no sum needs pack.h's starts. */
 static inline int8x16_t signed_weights(uint8x16_t w)
 {
     return vreinterpretq_s8_u8(veorq_u8(w, vdupq_n_u8(0x80)));
 }
-static inline bits b_start(bits offset)
+static inline bits b_start(bits start)
 {
-    uint8x16_t zero = vdupq_n_u8(0);
-    (void)offset;
-    return (bits){zero, zero, zero, zero};
+    uint8x16_t q = vreinterpretq_u8_s32(vdupq_n_s32(PACK_SUM_START));
+    (void)start;
+    return (bits){q, q, q, q};
 }
 static inline int8x16_t bytes_of_integers(vec v)
 {
@@ -358,12 +354,12 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
         {name##_4_1, name##_1_1}, {name##_2_2, name##_1_2}, {name##_1_3, name##_1_3},                        \
             {name##_1_4, name##_1_4}, {name##_1_5, name##_1_5}, {name##_1_6, name##_1_6}                     \
     }
-#define WIDE_GROUPS {0, 0, 1, 1, 1, 1}
-#define GROUP_TILES(TILE) TILE(1, 3) TILE(1, 4) TILE(1, 5) TILE(1, 6)
+#define WIDE_GROUPS {1, 1, 1, 1, 1, 1}
+#define GROUP_TILES(TILE) TILE(1, 1) TILE(1, 2) TILE(1, 3) TILE(1, 4) TILE(1, 5) TILE(1, 6)
 #define GROUP_TILE_TABLE(name)                                                                               \
     {                                                                                                        \
-        {NULL, NULL}, {NULL, NULL}, {name##_1_3, name##_1_3}, {name##_1_4, name##_1_4},                      \
-            {name##_1_5, name##_1_5}, {name##_1_6, name##_1_6}                                               \
+        {name##_1_1, name##_1_1}, {name##_1_2, name##_1_2}, {name##_1_3, name##_1_3},                        \
+            {name##_1_4, name##_1_4}, {name##_1_5, name##_1_5}, {name##_1_6, name##_1_6}                     \
     }
 #define WHOLE_GROUPS(TILE, separator)                                                                        \
     TILE(1) separator TILE(2) separator TILE(3) separator TILE(4) separator TILE(5) separator TILE(6)

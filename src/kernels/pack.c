@@ -49,11 +49,12 @@ size_t packed_bytes(enum weight_type type, size_t n_out, size_t n_in)
     return packed_at(type, n_out, n_in) + panel_bytes(type, panel_width(n_out % PANEL_ROWS), n_in);
 }
 
-size_t activation_bytes(enum weight_type type, size_t n_in)
+size_t activations_width(const struct kernels *set, enum weight_type type, size_t n_tokens)
 {
-    if (type == WEIGHT_BF16)
-        return align_up(n_in * 4, 64) | 64;
-    return weight_type_is_exact(type) ? 0 : align_up(ceil_divide(n_in, GROUP) * (GROUP + 8), 64) | 64;
+    size_t most = set->tokens_per_block[type];
+    if (n_tokens <= set->tokens_at_once[type])
+        return size_max(n_tokens, 1);
+    return ceil_divide(n_tokens, ceil_divide(n_tokens, most)); /* 9 tokens are 5 and 4, not 8 and 1 */
 }
 
 /* ---- elements ---- */

@@ -13,9 +13,12 @@
  *
  * n_in is filled up with zeros to whole pairs or groups.
  *
- * A prepared row of activations for bf16 is what the instruction set likes best: bf16, or the same values in f32.
- * One for q8 and q4, with G groups: (32 G) signed bytes, (G) f32 scales, (G) int32: -128 times the sum of the
- * group's bytes, which turns products of unsigned weights into those of signed ones.
+ * Activations meet them in the same order: tokens lie in blocks of `width`, and inside a block the input index runs outside again:
+ *
+ *     f32, f16   (n_in, width) f32
+ *     bf16       what the instruction set likes best: (n_in / 2, width, 2) bf16, or (n_in / 2, 2, width) f32, the second of a pair first
+ *     q8, q4     (n_in / 32, [(8, width, 4) signed bytes, (width) scales in f32, (width) starts in int32]): a start is
+ *                PACK_SUM_START less 128 times the sum of the group's bytes, which turns products of unsigned weights into those of signed ones
  */
 #ifndef KERNELS_PACK_H
 #define KERNELS_PACK_H
@@ -25,6 +28,10 @@
 #define PANEL_ROWS 64
 #define PANEL_LANES 16
 #define PACK_GROUP 32
+
+/* What a group's sum of products begins with: the bits of the float 3 * 2^22, so that the sum is a float without being converted. */
+#define PACK_SUM_START 0x4b400000
+#define PACK_SUM_START_VALUE 12582912.0f
 
 /* Goes up when the same weights become other bytes: packed ones that were kept are of no use then. */
 #define PACK_VERSION 1
@@ -51,9 +58,42 @@ static inline size_t packed_at(enum weight_type type, size_t row, size_t n_in)
     return row / PANEL_ROWS * panel_bytes(type, PANEL_ROWS, n_in);
 }
 
-/* Bytes of a prepared row; 0: rows of f32 are taken as they are. An odd multiple of 64: so rows one below the other do not fall into the same few
-   sets of a cache. */
-size_t activation_bytes(enum weight_type type, size_t n_in);
+/* Prepared activations of some tokens. */
+struct activations {
+    enum weight_type type;
+    size_t n_in, n_tokens;
+    size_t width; /* of a block, at most ACTIVATIONS_MOST_WIDTH; the last one has room for as many and may hold fewer */
+    char *data;   /* activations_bytes, 64-byte aligned */
+};
+
+#define ACTIVATIONS_MOST_WIDTH 16
+
+/* The width that the set's products like best. */
+size_t activations_width(const struct kernels *set, enum weight_type type, size_t n_tokens);
+
+/* 4-byte units that a block has of each token. */
+static inline size_t activations_units(enum weight_type type, size_t n_in)
+{
+    if (type >= N_ELEMENT_TYPES)
+        return (n_in + PACK_GROUP - 1) / PACK_GROUP * (PACK_GROUP / 4 + 2);
+    return type == WEIGHT_BF16 ? (n_in + 1) / 2 * 2 : n_in;
+}
+
+static inline size_t activations_block_bytes(const struct activations *x)
+{
+    return (activations_units(x->type, x->n_in) * 4 * x->width + 63) / 64 * 64;
+}
+
+static inline size_t activations_bytes(const struct activations *x)
+{
+    return (x->n_tokens + x->width - 1) / x->width * activations_block_bytes(x);
+}
+
+/* The first unit of a token; the next one is 4 * width bytes further on. */
+static inline char *activations_at(const struct activations *x, size_t token)
+{
+    return x->data + token / x->width * activations_block_bytes(x) + token % x->width * 4;
+}
 
 /* Whether packing keeps every bit of elements of its own type. */
 static inline bool weight_type_is_exact(enum weight_type type)

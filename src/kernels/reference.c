@@ -111,39 +111,56 @@ static void shrink(enum weight_type type, float *out, size_t out_stride, const v
 
 /* ---- products with packed weights ---- */
 
-static void prepare_bf16(void *out, const float *x, size_t n)
+static void prepare_elements(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
 {
-    uint16_t *to = out;
-    for (size_t i = 0; i < n; i++)
-        to[i] = narrow_to_bf16(x[i]);
-    if (n % 2)
-        to[n] = 0;
+    for (size_t t = 0; t < to->n_tokens; t++)
+        for (size_t k = first; k < end; k++)
+            memcpy(activations_at(to, t) + k * to->width * 4, &x[t * x_stride + k], 4);
+}
+
+static void prepare_bf16(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+{
+    for (size_t t = 0; t < to->n_tokens; t++)
+        for (size_t k = first; k < end; k += 2) {
+            uint16_t pair[2] = {narrow_to_bf16(x[t * x_stride + k]), k + 1 < end ? narrow_to_bf16(x[t * x_stride + k + 1]) : 0};
+            memcpy(activations_at(to, t) + k / 2 * to->width * 4, pair, 4);
+        }
 }
 
 /* Largest and smallest by the rule of v_max and v_min, so that a NaN has the same effect everywhere. */
-static void prepare_groups(void *out, const float *x, size_t n)
+static void prepare_group(int8_t bytes[PACK_GROUP], float *scale, int32_t *start, const float values[PACK_GROUP])
 {
-    size_t n_groups = (n + PACK_GROUP - 1) / PACK_GROUP;
-    int8_t *bytes = out;
-    float *scales = (float *)(void *)(bytes + n_groups * PACK_GROUP);
-    int32_t *offsets = (int32_t *)(void *)(scales + n_groups);
-
-    for (size_t g = 0; g < n_groups; g++, bytes += PACK_GROUP) {
-        float lanes[LANES] = {0}, values[PACK_GROUP];
-        int32_t sum = 0;
-        for (size_t i = 0; i < PACK_GROUP; i++)
-            values[i] = g * PACK_GROUP + i < n ? x[g * PACK_GROUP + i] : 0.0f;
-        for (size_t i = 0; i < PACK_GROUP; i++)
-            lanes[i % LANES] = v_max(lanes[i % LANES], fabsf(values[i]));
-        float most = join_max(lanes), inverse = most > 0.0f ? 127.0f / most : 0.0f;
-        for (size_t i = 0; i < PACK_GROUP; i++) {
-            float rounded = v_min(v_max(values[i] * inverse, -127.0f), 127.0f) + ROUND_TO_INTEGER;
-            bytes[i] = (int8_t)(int)(bits_of_float(rounded) - bits_of_float(ROUND_TO_INTEGER));
-            sum += bytes[i];
-        }
-        scales[g] = most / 127.0f;
-        offsets[g] = -128 * sum;
+    float lanes[LANES] = {0};
+    for (size_t i = 0; i < PACK_GROUP; i++)
+        lanes[i % LANES] = v_max(lanes[i % LANES], fabsf(values[i]));
+    float most = join_max(lanes), inverse = most > 0.0f ? 127.0f / most : 0.0f;
+    *start = PACK_SUM_START;
+    for (size_t i = 0; i < PACK_GROUP; i++) {
+        float rounded = v_min(v_max(values[i] * inverse, -127.0f), 127.0f) + ROUND_TO_INTEGER;
+        bytes[i] = (int8_t)(int)(bits_of_float(rounded) - bits_of_float(ROUND_TO_INTEGER));
+        *start -= 128 * bytes[i];
     }
+    *scale = most / 127.0f;
+}
+
+static void prepare_groups(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+{
+    enum { N_QUADS = PACK_GROUP / 4 };
+    size_t row = to->width * 4;
+    for (size_t t = 0; t < to->n_tokens; t++)
+        for (size_t k = first; k < end; k += PACK_GROUP) {
+            char *at = activations_at(to, t) + k / PACK_GROUP * (N_QUADS + 2) * row;
+            float values[PACK_GROUP], scale;
+            int8_t bytes[PACK_GROUP];
+            int32_t start;
+            for (size_t i = 0; i < PACK_GROUP; i++)
+                values[i] = k + i < end ? x[t * x_stride + k + i] : 0.0f;
+            prepare_group(bytes, &scale, &start, values);
+            for (size_t quad = 0; quad < N_QUADS; quad++)
+                memcpy(at + quad * row, bytes + quad * 4, 4);
+            memcpy(at + N_QUADS * row, &scale, 4);
+            memcpy(at + (N_QUADS + 1) * row, &start, 4);
+        }
 }
 
 static float bf16_at(const void *p, size_t i)
@@ -151,13 +168,14 @@ static float bf16_at(const void *p, size_t i)
     return element(p, i, WEIGHT_BF16);
 }
 
-static float multiply_pairs(const char *panel, size_t width, size_t o, size_t n_in, const void *x)
+static float multiply_pairs(const char *panel, size_t width, size_t o, const struct activations *x, size_t t)
 {
     float acc = 0;
-    for (size_t pair = 0; pair < (n_in + 1) / 2; pair++) {
+    for (size_t pair = 0; pair < (x->n_in + 1) / 2; pair++) {
         size_t at = (pair * width + o) * 2;
-        acc = fmaf(bf16_at(panel, at + 1), bf16_at(x, 2 * pair + 1), acc);
-        acc = fmaf(bf16_at(panel, at), bf16_at(x, 2 * pair), acc);
+        const char *pair_of_x = activations_at(x, t) + pair * x->width * 4;
+        acc = fmaf(bf16_at(panel, at + 1), bf16_at(pair_of_x, 1), acc);
+        acc = fmaf(bf16_at(panel, at), bf16_at(pair_of_x, 0), acc);
     }
     return acc;
 }
@@ -171,57 +189,60 @@ static int32_t unsigned_weight(enum weight_type type, const unsigned char *group
     return PACK_Q4_VALUES[i < half ? codes & 15 : codes >> 4];
 }
 
-static float multiply_groups(enum weight_type type, const void *panel, size_t width, size_t o, size_t n_in, const void *x)
+static float multiply_groups(const void *panel, size_t width, size_t o, const struct activations *x, size_t t)
 {
-    size_t n_groups = (n_in + PACK_GROUP - 1) / PACK_GROUP, n_bytes = (type == WEIGHT_Q8 ? PACK_GROUP : PACK_GROUP / 2) * width;
-    const int8_t *bytes = x;
-    const float *scales = (const float *)(const void *)(bytes + n_groups * PACK_GROUP);
-    const int32_t *offsets = (const int32_t *)(const void *)(scales + n_groups);
+    size_t n_bytes = (x->type == WEIGHT_Q8 ? PACK_GROUP : PACK_GROUP / 2) * width, row = x->width * 4, quads = PACK_GROUP / 4;
     const unsigned char *group = panel;
+    const char *at = activations_at(x, t);
     float acc = 0;
 
-    for (size_t g = 0; g < n_groups; g++, group += n_bytes + 2 * width) {
-        int32_t sum = offsets[g];
+    for (size_t k = 0; k < x->n_in; k += PACK_GROUP, group += n_bytes + 2 * width, at += (quads + 2) * row) {
+        float w_scale = bf16_at(group + n_bytes, o), x_scale, sum_and_more;
+        int32_t sum;
+        memcpy(&x_scale, at + quads * row, 4);
+        memcpy(&sum, at + (quads + 1) * row, 4);
         for (size_t i = 0; i < PACK_GROUP; i++)
-            sum += unsigned_weight(type, group, width, o, i) * bytes[g * PACK_GROUP + i];
-        acc = fmaf((float)sum, bf16_at(group + n_bytes, o) * scales[g], acc);
+            sum += unsigned_weight(x->type, group, width, o, i) * (signed char)at[i / 4 * row + i % 4];
+        memcpy(&sum_and_more, &sum, 4);
+        acc = fmaf(fmaf(sum_and_more, w_scale, -PACK_SUM_START_VALUE * w_scale), x_scale, acc);
     }
     return acc;
 }
 
-static float multiply_elements(enum weight_type type, const void *panel, size_t width, size_t o, size_t n_in, const float *x)
+static float multiply_elements(const void *panel, size_t width, size_t o, const struct activations *x, size_t t)
 {
-    float acc = 0;
-    for (size_t k = 0; k < n_in; k++)
-        acc = fmaf(element(panel, k * width + o, type), x[k], acc);
+    float acc = 0, value;
+    for (size_t k = 0; k < x->n_in; k++) {
+        memcpy(&value, activations_at(x, t) + k * x->width * 4, 4);
+        acc = fmaf(element(panel, k * width + o, x->type), value, acc);
+    }
     return acc;
 }
 
-static void multiply_packed(enum weight_type type, float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in,
-                            const void *x, size_t x_stride, size_t n_tokens)
+static void multiply_packed(enum weight_type type, float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x,
+                            size_t first_token, size_t n_tokens)
 {
     for (size_t first = 0; first < n_rows; first += PANEL_ROWS) {
-        const char *panel = (const char *)w + packed_at(type, first, n_in);
+        const char *panel = (const char *)w + packed_at(type, first, x->n_in);
         size_t n = n_rows - first < PANEL_ROWS ? n_rows - first : PANEL_ROWS, width = panel_width(n);
         for (size_t t = 0; t < n_tokens; t++)
             for (size_t o = 0; o < n; o++) {
-                const char *row = (const char *)x + t * x_stride;
                 float *to = &out[t * out_stride + first + o];
                 if (type == WEIGHT_BF16)
-                    *to = multiply_pairs(panel, width, o, n_in, row);
+                    *to = multiply_pairs(panel, width, o, x, first_token + t);
                 else if (type < N_ELEMENT_TYPES)
-                    *to = multiply_elements(type, panel, width, o, n_in, (const float *)(const void *)row);
+                    *to = multiply_elements(panel, width, o, x, first_token + t);
                 else
-                    *to = multiply_groups(type, panel, width, o, n_in, row);
+                    *to = multiply_groups(panel, width, o, x, first_token + t);
             }
     }
 }
 
 #define PACKED_ROW(TYPE, suffix)                                                                                                     \
-    static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, size_t n_in, const void *x,           \
-                                  size_t x_stride, size_t n_tokens)                                                                  \
+    static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x, size_t first,  \
+                                  size_t n_tokens)                                                                                   \
     {                                                                                                                                \
-        multiply_packed(TYPE, out, out_stride, w, n_rows, n_in, x, x_stride, n_tokens);                                              \
+        multiply_packed(TYPE, out, out_stride, w, n_rows, x, first, n_tokens);                                                       \
     }
 
 PACKED_ROW(WEIGHT_F32, f32)
@@ -555,7 +576,13 @@ static void weigh(float *weights, double sums[8], const float *x, size_t n, floa
 
 const struct kernels kernels_reference = {
     .name = "c",
-    .prepare = {[WEIGHT_BF16] = prepare_bf16, [WEIGHT_Q8] = prepare_groups, [WEIGHT_Q4] = prepare_groups},
+    .tokens_at_once = {1, 1, 1, 1, 1},
+    .tokens_per_block = {1, 1, 1, 1, 1},
+    .prepare = {[WEIGHT_F32] = prepare_elements,
+                [WEIGHT_F16] = prepare_elements,
+                [WEIGHT_BF16] = prepare_bf16,
+                [WEIGHT_Q8] = prepare_groups,
+                [WEIGHT_Q4] = prepare_groups},
     .multiply_packed = {[WEIGHT_F32] = multiply_f32,
                         [WEIGHT_F16] = multiply_f16,
                         [WEIGHT_BF16] = multiply_bf16,

@@ -581,7 +581,12 @@ static float log_sum_exp(const float *x, size_t n)
 #define KERNELS_TABLE(NAME)                                                                                  \
     {                                                                                                        \
         .name = NAME,                                                                                        \
-        .prepare = {[WEIGHT_BF16] = prepare_pairs, [WEIGHT_Q8] = prepare_groups, [WEIGHT_Q4] = prepare_groups}, \
+        .tokens_at_once = PANEL_TOKENS_AT_ONCE, .tokens_per_block = PANEL_TOKENS_PER_BLOCK,                  \
+        .prepare = {[WEIGHT_F32] = prepare_elements,                                                         \
+                    [WEIGHT_F16] = prepare_elements,                                                         \
+                    [WEIGHT_BF16] = prepare_pairs,                                                           \
+                    [WEIGHT_Q8] = prepare_groups,                                                            \
+                    [WEIGHT_Q4] = prepare_groups},                                                           \
         .multiply_packed = {[WEIGHT_F32] = multiply_f32,                                                     \
                             [WEIGHT_F16] = multiply_f16,                                                     \
                             [WEIGHT_BF16] = multiply_bf16,                                                   \

@@ -10,9 +10,11 @@
 #include <stdlib.h>
 
 #include "base/bytes.h"
+#include "base/huge.h"
 
 enum {
     ROW_STEP = PANEL_ROWS,  /* spans begin at multiples of it */
+    INPUT_STEP = PACK_GROUP, /* so do shares of the activations to prepare */
     OUT_BYTES = 256 << 10,  /* of outputs that wait in L2 to be finished */
     UNIT_RANK = 16,         /* rows of A, and tokens, of one unit of the first phase */
     UNIT_TOKENS = 64,
@@ -44,8 +46,7 @@ struct work {
     const struct linear_scratch *scratch;
     size_t first_items[LINEAR_MOST_JOBS + 1]; /* where the jobs' items begin */
     size_t n_units, cost, n_steps;
-    bool has_prepared;
-    char *prepared[N_WEIGHT_TYPES]; /* rows of activations, activation_bytes each; NULL: the type takes them as they are, or nobody has it */
+    struct activations prepared[N_WEIGHT_TYPES]; /* data NULL: no weights are of the type */
 };
 
 static const struct site_view *view_of(const struct linear_call *call, size_t job, size_t segment)
@@ -67,7 +68,7 @@ static void *grow(void *memory, size_t *n_bytes, size_t n_needed)
         return memory;
     size_t n_new = align_up(size_max(size_max(n_needed, 2 * *n_bytes), 4096), 64);
     free(memory);
-    memory = aligned_alloc(64, n_new);
+    memory = huge_malloc(n_new);
     *n_bytes = memory ? n_new : 0;
     return memory;
 }
@@ -220,7 +221,7 @@ static size_t n_in_of(const struct work *work)
     return work->model->sites[work->call->jobs[0].site].n_in;
 }
 
-/* Room for rows of each type of weights that the call has and that wants them. */
+/* Room for the activations as each type of weights that the call has wants them. */
 static bool reserve_prepared(struct work *work, struct linear_scratch *scratch, struct error *err)
 {
     const struct linear_call *call = work->call;
@@ -229,28 +230,30 @@ static bool reserve_prepared(struct work *work, struct linear_scratch *scratch, 
     for (size_t s = 0; s < call->n_segments; s++)
         for (size_t job = 0; job < call->n_jobs; job++)
             is_wanted[view_of(call, job, s)->weight->type] = true;
-    for (size_t type = 0; type < N_WEIGHT_TYPES; type++) {
-        at[type] = n_bytes;
-        is_wanted[type] = is_wanted[type] && work->kernels->prepare[type];
-        n_bytes += is_wanted[type] ? activation_bytes((enum weight_type)type, n_in_of(work)) * call->n_tokens : 0;
+    for (int i = 0; i < N_WEIGHT_TYPES; i++) {
+        enum weight_type type = (enum weight_type)i;
+        work->prepared[i] = (struct activations){.type = type, .n_in = n_in_of(work), .n_tokens = call->n_tokens,
+                                                 .width = activations_width(work->kernels, type, call->n_tokens)};
+        at[i] = n_bytes;
+        n_bytes += is_wanted[i] ? activations_bytes(&work->prepared[i]) : 0;
     }
     scratch->prepared = grow(scratch->prepared, &scratch->prepared_bytes, n_bytes);
-    if (n_bytes > 0 && !scratch->prepared)
+    if (!scratch->prepared)
         return error_no_memory(err);
-    work->has_prepared = n_bytes > 0;
-    for (size_t type = 0; type < N_WEIGHT_TYPES; type++)
-        work->prepared[type] = is_wanted[type] ? (char *)scratch->prepared + at[type] : NULL;
+    for (int i = 0; i < N_WEIGHT_TYPES; i++)
+        work->prepared[i].data = is_wanted[i] ? (char *)scratch->prepared + at[i] : NULL;
     return true;
 }
 
+/* A part's share of the inputs, of all tokens. */
 static void prepare(const struct work *work, size_t part, size_t n_parts)
 {
     const struct linear_call *call = work->call;
-    size_t n_in = n_in_of(work), first = part * call->n_tokens / n_parts, end = (part + 1) * call->n_tokens / n_parts;
-    for (size_t type = 0; type < N_WEIGHT_TYPES; type++)
-        for (size_t t = first; work->prepared[type] && t < end; t++)
-            work->kernels->prepare[type](work->prepared[type] + t * activation_bytes((enum weight_type)type, n_in),
-                                         call->x + t * call->x_stride, n_in);
+    size_t n_in = n_in_of(work), n_steps = ceil_divide(n_in, INPUT_STEP);
+    size_t first = part * n_steps / n_parts * INPUT_STEP, end = size_min((part + 1) * n_steps / n_parts * INPUT_STEP, n_in);
+    for (size_t type = 0; first < end && type < N_WEIGHT_TYPES; type++)
+        if (work->prepared[type].data)
+            work->kernels->prepare[type](&work->prepared[type], call->x, call->x_stride, first, end);
 }
 
 static void begin(void *context, size_t part, size_t n_parts, size_t thread)
@@ -267,15 +270,8 @@ static void begin(void *context, size_t part, size_t n_parts, size_t thread)
 static void multiply(const struct work *work, float *out, size_t out_stride, const struct matrix *weight, size_t row, size_t n_rows,
                      size_t first, size_t n_tokens)
 {
-    enum weight_type type = weight->type;
-    const char *panels = (const char *)weight->data + packed_at(type, row, weight->n_in);
-    const char *x = (const char *)(work->call->x + first * work->call->x_stride);
-    size_t stride = work->call->x_stride * sizeof(float);
-    if (work->prepared[type]) {
-        stride = activation_bytes(type, weight->n_in);
-        x = work->prepared[type] + first * stride;
-    }
-    work->kernels->multiply_packed[type](out, out_stride, panels, n_rows, weight->n_in, x, stride, n_tokens);
+    const char *panels = (const char *)weight->data + packed_at(weight->type, row, weight->n_in);
+    work->kernels->multiply_packed[weight->type](out, out_stride, panels, n_rows, &work->prepared[weight->type], first, n_tokens);
 }
 
 static void multiply_weights(const struct work *work, size_t job, size_t row, size_t n_rows)
@@ -442,10 +438,9 @@ static bool run_first_phase(struct work *work, struct pool *pool, struct linear_
         return false;
     if (work->n_units > 0)
         n_parts = choose_parts(pool, work->n_units, n_multiplications);
-    if (work->has_prepared && call->n_tokens * n_in_of(work) > LEAST_PREPARED)
-        n_parts = size_max(n_parts, choose_parts(pool, call->n_tokens, SIZE_MAX));
-    if (work->has_prepared || work->n_units > 0)
-        pool_run(pool, begin, work, n_parts);
+    if (call->n_tokens * n_in_of(work) > LEAST_PREPARED)
+        n_parts = size_max(n_parts, choose_parts(pool, ceil_divide(n_in_of(work), INPUT_STEP), SIZE_MAX));
+    pool_run(pool, begin, work, n_parts);
     return true;
 }
 

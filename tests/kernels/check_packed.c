@@ -8,14 +8,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/cpu.h"
+#include "base/huge.h"
 #include "base/pool.h"
 #include "kernels/pack.h"
 #include "kit.h"
 
-static void *prepared_room[2];
+enum { PREPARED_BYTES = 1 << 20 };
+static char *prepared_room[2];
 
 /* A matrix in packed form at the end of memory, as `source` (row-major, of the type or f32) has it. */
 static void *pack_matrix(enum weight_type type, const void *source, size_t n_out, size_t n_in)
@@ -106,27 +107,31 @@ static void check_packing(const struct kernels *reference)
 
 /* ---- products ---- */
 
-struct activations {
-    const void *reference, *set;
-    size_t stride; /* bytes */
+struct prepared {
+    struct activations reference, set;
 };
 
-/* Rows of x prepared by both; they must agree, but for bf16, which lie as the set likes. */
-static struct activations prepare(const struct kernels *reference, const struct kernels *set, enum weight_type type, const float *x,
-                                  size_t n_in, size_t n_tokens)
+static void prepare_in_two(const struct kernels *set, const struct activations *to, const float *x)
 {
-    size_t n_bytes = activation_bytes(type, n_in);
-    if (n_bytes == 0)
-        return (struct activations){x, x, n_in * sizeof *x};
-    struct activations to = {prepared_room[0], prepared_room[1], n_bytes};
-    memset(prepared_room[0], 0, n_bytes * n_tokens);
-    memset(prepared_room[1], 0, n_bytes * n_tokens);
-    for (size_t t = 0; t < n_tokens; t++) {
-        reference->prepare[type]((char *)prepared_room[0] + t * n_bytes, x + t * n_in, n_in);
-        set->prepare[type]((char *)prepared_room[1] + t * n_bytes, x + t * n_in, n_in);
-    }
-    check(type == WEIGHT_BF16 || memcmp(to.reference, to.set, n_bytes * n_tokens) == 0, set->name, "prepare", weight_type_name(type));
-    return to;
+    size_t cut = random_between(0, to->n_in / PACK_GROUP) * PACK_GROUP;
+    memset(to->data, 0, activations_bytes(to));
+    set->prepare[to->type](to, x, to->n_in, cut, to->n_in);
+    set->prepare[to->type](to, x, to->n_in, 0, cut);
+}
+
+/* x prepared by both as the set likes it; they must agree, but for bf16, which lies as the set likes. */
+static struct prepared prepare(const struct kernels *reference, const struct kernels *set, enum weight_type type, const float *x, size_t n_in,
+                               size_t n_tokens)
+{
+    struct activations to = {.type = type, .n_in = n_in, .n_tokens = n_tokens, .width = activations_width(set, type, n_tokens)};
+    struct prepared both = {to, to};
+    check(activations_bytes(&to) <= PREPARED_BYTES, set->name, "prepare", "wants more than there is");
+    both.reference.data = prepared_room[0], both.set.data = prepared_room[1];
+    prepare_in_two(reference, &both.reference, x);
+    prepare_in_two(set, &both.set, x);
+    check(type == WEIGHT_BF16 || memcmp(prepared_room[0], prepared_room[1], activations_bytes(&to)) == 0, set->name, "prepare",
+          weight_type_name(type));
+    return both;
 }
 
 static void compare_product(const struct kernels *reference, const struct kernels *set, enum weight_type type, size_t n_out, size_t n_in,
@@ -137,12 +142,14 @@ static void compare_product(const struct kernels *reference, const struct kernel
     size_t out_stride = n_out + random_between(0, 5);
     void *packed = pack_matrix(type, source_of(type, n_out, n_in, kind), n_out, n_in);
     const float *x = edge_floats(1, n_tokens * n_in, kind);
-    struct activations rows = prepare(reference, set, type, x, n_in, n_tokens);
+    struct prepared rows = prepare(reference, set, type, x, n_in, n_tokens);
     struct outputs out = outputs_of((n_tokens - 1) * out_stride + n_out, PLAIN);
+    size_t first = random_between(0, 3) == 0 ? random_between(0, n_tokens - 1) : 0, n = n_tokens - first;
     char shape[128];
-    snprintf(shape, sizeof shape, "%s %zu x %zu, %zu tokens", weight_type_name(type), n_out, n_in, n_tokens);
-    reference->multiply_packed[type](out.reference, out_stride, packed, n_out, n_in, rows.reference, rows.stride, n_tokens);
-    set->multiply_packed[type](out.set, out_stride, packed, n_out, n_in, rows.set, rows.stride, n_tokens);
+    n = random_between(0, 3) == 0 ? random_between(1, n) : n;
+    snprintf(shape, sizeof shape, "%s %zu x %zu, tokens %zu to %zu of %zu", weight_type_name(type), n_out, n_in, first, first + n, n_tokens);
+    reference->multiply_packed[type](out.reference, out_stride, packed, n_out, &rows.reference, first, n);
+    set->multiply_packed[type](out.set, out_stride, packed, n_out, &rows.set, first, n);
     compare(&out, set, "multiply_packed", shape);
 }
 
@@ -174,9 +181,9 @@ static void check_meaning(const struct kernels *set)
     for (int i = 0; i < N_WEIGHT_TYPES; i++) {
         enum weight_type type = (enum weight_type)i;
         void *packed = pack_matrix(type, source_of(type, N_OUT, N_IN, PLAIN), N_OUT, N_IN);
-        struct activations rows = prepare(set, set, type, x, N_IN, N_TOKENS);
+        struct prepared rows = prepare(set, set, type, x, N_IN, N_TOKENS);
         unpack_rows(type, w, packed, N_OUT, N_IN, 0, N_OUT);
-        set->multiply_packed[type](out, N_OUT, packed, N_OUT, N_IN, rows.set, rows.stride, N_TOKENS);
+        set->multiply_packed[type](out, N_OUT, packed, N_OUT, &rows.set, 0, N_TOKENS);
         for (size_t t = 0; t < N_TOKENS; t++)
             for (size_t o = 0; o < N_OUT; o++) {
                 double sum = 0, square = 0;
@@ -201,13 +208,12 @@ static void check_independence(const struct kernels *set)
     for (int i = 0; i < N_WEIGHT_TYPES; i++) {
         enum weight_type type = (enum weight_type)i;
         const char *packed = pack_matrix(type, source_of(type, N_OUT, N_IN, PLAIN), N_OUT, N_IN);
-        struct activations rows = prepare(set, set, type, x, N_IN, N_TOKENS);
-        set->multiply_packed[type](together, N_OUT, packed, N_OUT, N_IN, rows.set, rows.stride, N_TOKENS);
+        struct prepared rows = prepare(set, set, type, x, N_IN, N_TOKENS);
+        set->multiply_packed[type](together, N_OUT, packed, N_OUT, &rows.set, 0, N_TOKENS);
         for (size_t t = 0; t < N_TOKENS; t++) {
             for (size_t o = 0; o < N_OUT; o += PANEL_ROWS)
                 set->multiply_packed[type](alone + o, N_OUT, packed + packed_at(type, o, N_IN),
-                                           N_OUT - o < PANEL_ROWS ? N_OUT - o : PANEL_ROWS, N_IN,
-                                           (const char *)rows.set + t * rows.stride, rows.stride, 1);
+                                           N_OUT - o < PANEL_ROWS ? N_OUT - o : PANEL_ROWS, &rows.set, t, 1);
             check(memcmp(alone, together + t * N_OUT, sizeof alone) == 0, set->name, "multiply_packed",
                   "a token's result depends on its company");
         }
@@ -267,24 +273,30 @@ struct job {
     size_t n_rows, n_in, n_tokens, bytes;
     char *pool;
     float *x, *out;
+    struct activations prepared;
 };
 
 /* Another matrix each time, so that weights come from memory. */
 static void run_product(void *context, size_t i)
 {
     struct job *job = context;
-    size_t stride = activation_bytes(job->type, job->n_in);
-    stride = stride ? stride : job->n_in * sizeof(float);
-    stride = (stride + 63) / 64 * 64 | 64;
     job->set->multiply_packed[job->type](job->out, job->n_rows + 16, job->pool + i % (POOL_BYTES / job->bytes) * job->bytes, job->n_rows,
-                                         job->n_in, job->x, stride, job->n_tokens);
+                                         &job->prepared, 0, job->n_tokens);
 }
 
 static void run_prepare(void *context, size_t i)
 {
     struct job *job = context;
     (void)i;
-    job->set->prepare[job->type](job->out, job->x, job->n_in);
+    job->set->prepare[job->type](&job->prepared, job->x, job->n_in, 0, job->n_in);
+}
+
+static void set_tokens(struct job *job, size_t n_in, size_t n_tokens)
+{
+    job->n_in = n_in, job->n_tokens = n_tokens;
+    job->prepared.type = job->type, job->prepared.n_in = n_in, job->prepared.n_tokens = n_tokens;
+    job->prepared.width = activations_width(job->set, job->type, n_tokens);
+    job->set->prepare[job->type](&job->prepared, job->x, n_in, 0, n_in);
 }
 
 /* Rank 16. */
@@ -300,7 +312,8 @@ static void bench_type(struct job job, const struct limits *limits)
     static const size_t shapes[][2] = {{896, 896}, {2048, 2048}, {8192, 2048}, {2048, 8192}}, tokens[] = {1, 2, 4, 8, 16, 64, 512};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
-            job.n_rows = shapes[s][0], job.n_in = shapes[s][1], job.n_tokens = tokens[t];
+            job.n_rows = shapes[s][0];
+            set_tokens(&job, shapes[s][1], tokens[t]);
             job.bytes = packed_bytes(job.type, job.n_rows, job.n_in);
             double operations = 2.0 * (double)(job.n_rows * job.n_in * job.n_tokens), seconds = median_seconds(run_product, &job);
             printf("%-10s %-4s %4zux%-4zu %3zu tokens %12.0f ns %8.1f Gop/s %7.2f x f32 %7.1f GB/s (%3.0f %%)\n", job.set->name,
@@ -313,18 +326,20 @@ static void bench_type(struct job job, const struct limits *limits)
     if (job.type < N_ELEMENT_TYPES)
         printf("%-10s %-4s merge 2048x2048, rank 16: %.0f ns\n", job.set->name, weight_type_name(job.type),
                median_seconds(run_merge, &job) * 1e9);
-    if (job.set->prepare[job.type])
-        printf("%-10s %-4s prepare 2048: %.0f ns\n", job.set->name, weight_type_name(job.type),
-               (job.n_in = 2048, median_seconds(run_prepare, &job) * 1e9));
+    for (size_t t = 0; t < sizeof tokens / sizeof *tokens; t++) {
+        set_tokens(&job, 2048, tokens[t]);
+        printf("%-10s %-4s prepare 2048, %3zu tokens: %.0f ns each\n", job.set->name, weight_type_name(job.type), tokens[t],
+               median_seconds(run_prepare, &job) * 1e9 / (double)tokens[t]);
+    }
 }
 
 static int bench(const struct kernels *const *sets, size_t n_sets, const char *only, const char *part)
 {
     const size_t n_floats = 512 * 8300;
-    struct job job = {.pool = aligned_alloc(2 << 20, POOL_BYTES), .x = malloc(n_floats * sizeof(float)), .out = malloc(n_floats * sizeof(float))};
-    if (!job.pool || !job.x || !job.out)
+    struct job job = {.pool = huge_allocate(POOL_BYTES), .x = huge_malloc(n_floats * sizeof(float)), .out = huge_malloc(n_floats * sizeof(float))};
+    job.prepared.data = huge_malloc(n_floats * sizeof(float));
+    if (!job.pool || !job.x || !job.out || !job.prepared.data)
         return 2;
-    (void)madvise(job.pool, POOL_BYTES, MADV_HUGEPAGE);
     for (size_t i = 0; i < POOL_BYTES / sizeof(uint16_t); i++) /* every type reads numbers near 1 or near 0.01 here */
         ((uint16_t *)(void *)job.pool)[i] = (uint16_t)(0x3c00 + (i * 40503 & 0x3ff));
     for (size_t i = 0; i < n_floats; i++)
@@ -341,7 +356,7 @@ static int bench(const struct kernels *const *sets, size_t n_sets, const char *o
                 bench_type(job, &limits);
             }
     }
-    free(job.pool), free(job.x), free(job.out);
+    huge_free(job.pool, POOL_BYTES), free(job.x), free(job.out), free(job.prepared.data);
     return 0;
 }
 
@@ -362,7 +377,7 @@ int main(int argc, char **argv)
     }
     make_regions();
     for (size_t i = 0; i < 2; i++)
-        prepared_room[i] = aligned_alloc(64, 1 << 20);
+        prepared_room[i] = aligned_alloc(64, PREPARED_BYTES);
     check_packing(sets[0]);
     for (int flushed = 0; flushed < 2; flushed++) {
         if (flushed)

@@ -13,7 +13,7 @@ PREFIX=aarch64-linux-gnu
 # As meson.build has them.
 FLAGS=(-std=gnu11 -D_GNU_SOURCE -ffp-contract=off -fno-math-errno -O3 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wundef
     -Wpointer-arith -Wvla -Wwrite-strings -Werror -Iinclude -Isrc -Itests -DKERNELS_HAVE_NEON -DKERNELS_HAVE_NEONDOT)
-SOURCES=(src/base/{buffer,cgroup,cpu,error,file,pool,utf8}.c src/kernels/{kernels,pack,reference,neon,neondot}.c tests/kernels/kit.c)
+SOURCES=(src/base/{buffer,cgroup,cpu,error,file,huge,pool,utf8}.c src/kernels/{kernels,pack,reference,neon,neondot}.c tests/kernels/kit.c)
 
 skip() {
     echo "skipped: $*"

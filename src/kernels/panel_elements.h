@@ -1,0 +1,151 @@
+/*
+ * panel_elements.h - tiles of f32, f16 and bf16, see panels.h. A step is one input; of bf16 a pair of them.
+ */
+#if defined(PANELS_WIDENED_PAIRS)
+enum { PAIR_UNITS = 2 }; /* of prepared activations */
+#else
+enum { PAIR_UNITS = 1 };
+#endif
+
+KERNELS_ALWAYS_INLINE size_t panel_step_units(enum weight_type type)
+{
+    return type == WEIGHT_BF16 ? PAIR_UNITS : 1;
+}
+
+/* acc += weights * the float at x of each token. */
+KERNELS_ALWAYS_INLINE void panel_add_products(size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS], const vec weights[MOST_WIDE],
+                                              const char *x)
+{
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++) {
+        float value;
+        memcpy(&value, x + t * 4, sizeof value);
+        vec factor = v_set(value);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            acc[v][t] = v_fma(weights[v], factor, acc[v][t]);
+    }
+}
+
+/* One step of a tile. */
+KERNELS_ALWAYS_INLINE void panel_step(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS], const char *w,
+                                      const char *x, size_t x_row)
+{
+#if defined(PANELS_PAIRS)
+    if (type == WEIGHT_BF16) {
+        bits pairs[MOST_WIDE];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            pairs[v] = b_load(w + v * 64);
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++) {
+            bits pair = b_repeat(x + t * 4);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                acc[v][t] = v_add_pairs(acc[v][t], pairs[v], pair);
+        }
+        return;
+    }
+#endif
+#if defined(PANELS_WIDENED_PAIRS)
+    if (type == WEIGHT_BF16) {
+        vec half[MOST_WIDE];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            half[v] = v_load_second(w + v * 64);
+        panel_add_products(n_vectors, n_tokens, acc, half, x);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            half[v] = v_load_first(w + v * 64);
+        panel_add_products(n_vectors, n_tokens, acc, half, x + x_row);
+        return;
+    }
+#endif
+#if defined(PANELS_ELEMENTS)
+    vec weights[MOST_WIDE];
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++)
+        weights[v] = v_load_weights(type, w + v * panel_vector_bytes(type));
+    panel_add_products(n_vectors, n_tokens, acc, weights, x);
+#endif
+    (void)x_row;
+}
+
+/* Steps are made by fours: what is not arithmetic takes places where arithmetic could begin. */
+KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
+{
+    /* A tile of several vectors is of a whole panel, and how long its steps are is known. */
+    const size_t step_bytes = n_vectors > 1 ? panel_step_bytes(type, MOST_WIDE) : tile->step_bytes;
+    const size_t x_row = tile->x_row, x_step = panel_step_units(type) * x_row;
+    const size_t lines_per_step = tile->next_lines / UNROLL, lines_besides = tile->next_lines % UNROLL;
+    const char *next = tile->next, *next_end = tile->next_end, *x = tile->x;
+    const char *w = tile->w + tile->vector * panel_vector_bytes(type);
+    const bool is_once = tile->is_once;
+    size_t left = tile->n_steps;
+    vec acc[MOST_WIDE][MOST_TOKENS];
+
+    panel_load_all(tile, n_vectors, n_tokens, acc);
+    for (; left >= UNROLL; left -= UNROLL) {
+        const bool is_fetching = next < next_end;
+        if (is_fetching)
+            next = panel_fetch(next, lines_besides, is_once);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < UNROLL; i++) {
+            if (is_fetching)
+                next = panel_fetch(next, lines_per_step, is_once);
+            panel_step(type, n_vectors, n_tokens, acc, w, x, x_row);
+            w = panel_next_row(w, step_bytes);
+            x = panel_next_row(x, x_step);
+        }
+    }
+    for (; left > 0; left--, w += step_bytes, x += x_step)
+        panel_step(type, n_vectors, n_tokens, acc, w, x, x_row);
+    panel_store_all(tile, n_vectors, n_tokens, acc);
+}
+
+static const unsigned char wide_elements[] = WIDE_ELEMENTS;
+#define ELEMENT_PANEL_TILES(TYPE, suffix, inputs)                                                                                      \
+    static panel_tile_function *const panel_functions_##suffix[][2] = ELEMENT_TILE_TABLE(panel_##suffix);                              \
+    static const struct panel_tiles panel_tiles_##suffix = {.type = TYPE,                                                              \
+                                                            .step_inputs = inputs,                                                     \
+                                                            .step_units = inputs == 1 ? 1 : PAIR_UNITS,                                \
+                                                            .most_tokens = sizeof wide_elements,                                       \
+                                                            .wide = wide_elements,                                                     \
+                                                            .tiles = panel_functions_##suffix};
+
+#if defined(PANELS_ELEMENTS)
+static void panel_unpack_f16(char *to, const char *from, size_t n_vectors, size_t n_steps)
+{
+    for (size_t i = 0; i < n_steps * n_vectors; i++, to += 64, from += 32)
+        v_store((float *)(void *)to, v_load_weights(WEIGHT_F16, from));
+}
+
+#define F32_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_F32, f32, vectors, tokens)
+#define F16_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_F16, f16, vectors, tokens)
+ELEMENT_TILES(F32_TILE)
+ELEMENT_TILES(F16_TILE)
+ELEMENT_PANEL_TILES(WEIGHT_F32, f32, 1)
+ELEMENT_PANEL_TILES(WEIGHT_F16, f16, 1)
+PANEL_ROW(f32, .few = &panel_tiles_f32)
+PANEL_ROW(f16, .few = &panel_tiles_f16, .many = &panel_tiles_f32, .unpack = panel_unpack_f16)
+#endif
+
+#define BF16_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_BF16, bf16, vectors, tokens)
+ELEMENT_TILES(BF16_TILE)
+ELEMENT_PANEL_TILES(WEIGHT_BF16, bf16, 2)
+
+#if defined(PANELS_PAIRS)
+PANEL_ROW(bf16, .few = &panel_tiles_bf16)
+#else
+/* The second of a pair first, as sums take them. */
+static void panel_unpack_pairs(char *to, const char *from, size_t n_vectors, size_t n_steps)
+{
+    for (size_t i = 0; i < n_steps; i++, to += 2 * n_vectors * 64)
+        for (size_t v = 0; v < n_vectors; v++, from += 64) {
+            v_store((float *)(void *)(to + v * 64), v_load_second(from));
+            v_store((float *)(void *)(to + (n_vectors + v) * 64), v_load_first(from));
+        }
+}
+
+PANEL_ROW(bf16, .few = &panel_tiles_bf16, .many = &panel_tiles_f32, .unpack = panel_unpack_pairs)
+#endif

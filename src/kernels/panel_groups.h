@@ -1,0 +1,195 @@
+/*
+ * panel_groups.h - tiles of q8 and q4, see panels.h. A step is a group.
+ */
+enum { GROUP_UNITS = PACK_GROUP / 4 + 2 }; /* of activations: the quads, the scale, the start */
+
+KERNELS_ALWAYS_INLINE vec panel_repeat_float(const char *x)
+{
+    float value;
+    memcpy(&value, x, sizeof value);
+    return v_set(value);
+}
+
+/* acc + the sum, which began with PACK_SUM_START, times both scales. */
+KERNELS_ALWAYS_INLINE vec panel_add_scaled(vec acc, bits sum, vec w_scale, vec w_correction, vec x_scale)
+{
+    return v_fma(v_fma(b_as_floats(sum), w_scale, w_correction), x_scale, acc);
+}
+
+KERNELS_ALWAYS_INLINE vec panel_correction(vec w_scale)
+{
+    return v_mul(w_scale, v_set(-PACK_SUM_START_VALUE));
+}
+
+/* One quad of inputs for all of a tile. */
+KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][MOST_TOKENS], const bits weights[MOST_WIDE],
+                                           const char *x)
+{
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++) {
+        bits quad = b_repeat(x + t * 4);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            sums[v][t] = b_add_quads(sums[v][t], weights[v], quad);
+    }
+}
+
+/* A group of q8. */
+KERNELS_ALWAYS_INLINE void panel_add_group(size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS], const char *w, size_t load_bytes,
+                                           const char *w_scales, const char *x, size_t x_row)
+{
+    bits sums[MOST_WIDE][MOST_TOKENS];
+    const char *start = x + (GROUP_UNITS - 1) * x_row;
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            sums[v][t] = b_start(b_repeat(start + t * 4));
+#pragma GCC unroll 8
+    for (size_t j = 0; j < PACK_GROUP / 4; j++) {
+        bits weights[MOST_WIDE];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            weights[v] = b_load(w + j * load_bytes + v * 64);
+        panel_add_quads(n_vectors, n_tokens, sums, weights, x);
+        x = panel_next_row(x, x_row);
+    }
+    vec scale[MOST_WIDE], correction[MOST_WIDE];
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++) {
+        scale[v] = v_load_weights(WEIGHT_BF16, w_scales + v * 32);
+        correction[v] = panel_correction(scale[v]);
+    }
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++) {
+        vec factor = panel_repeat_float(x + t * 4);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            acc[v][t] = panel_add_scaled(acc[v][t], sums[v][t], scale[v], correction[v], factor);
+    }
+}
+
+KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
+{
+    /* A tile of several vectors is of a whole panel, and where its weights lie is known. */
+    const size_t n_panel_vectors = n_vectors > 1 ? MOST_WIDE : tile->n_panel_vectors, step_bytes = panel_step_bytes(type, n_panel_vectors);
+    const size_t load_bytes = n_panel_vectors * 64; /* all vectors of the panel side by side, load after load, then their scales */
+    const size_t scales_at = panel_n_loads(type) * load_bytes, next_lines = tile->next_lines, x_row = tile->x_row;
+    const char *next = tile->next, *next_end = tile->next_end, *x = tile->x;
+    const char *w = tile->w + tile->vector * 64, *w_scales = tile->w + scales_at + tile->vector * 32;
+    vec acc[MOST_WIDE][MOST_TOKENS];
+
+    panel_load_all(tile, n_vectors, n_tokens, acc);
+    for (size_t g = 0; g < tile->n_steps; g++) {
+        if (next < next_end)
+            next = panel_fetch(next, next_lines, false);
+        panel_add_group(n_vectors, n_tokens, acc, w, load_bytes, w_scales, x, x_row);
+        w += step_bytes;
+        w_scales += step_bytes;
+        x += GROUP_UNITS * x_row;
+    }
+    panel_store_all(tile, n_vectors, n_tokens, acc);
+}
+
+/* Groups of q4 as those of q8. */
+static void panel_unpack_q4(char *to, const char *from, size_t n_vectors, size_t n_steps)
+{
+    const size_t load_bytes = n_vectors * 64, n_loads = panel_n_loads(WEIGHT_Q4);
+    for (size_t g = 0; g < n_steps; g++) {
+        for (size_t i = 0; i < n_loads * n_vectors; i++) {
+            bits loaded = b_load(from + i * 64), low = b_low_codes(loaded), high = b_high_codes(loaded);
+            memcpy(to + i * 64, &low, 64);
+            memcpy(to + n_loads * load_bytes + i * 64, &high, 64);
+        }
+        memcpy(to + 2 * n_loads * load_bytes, from + n_loads * load_bytes, n_vectors * PANEL_LANES * sizeof(uint16_t));
+        from += panel_step_bytes(WEIGHT_Q4, n_vectors);
+        to += panel_step_bytes(WEIGHT_Q8, n_vectors);
+    }
+}
+
+/* One group of a vector, for all tokens; x: its quads. */
+KERNELS_ALWAYS_INLINE void panel_add_vector(enum weight_type type, size_t n_tokens, vec *acc, const char *w, size_t load_bytes, vec scale,
+                                            const char *x, size_t x_row, const char **next, size_t lines_per_load)
+{
+    const size_t n_loads = panel_n_loads(type);
+    const char *start = x + (GROUP_UNITS - 1) * x_row, *high = x + PACK_GROUP / 8 * x_row;
+    bits sums[MOST_WHOLE];
+#pragma GCC unroll 16
+    for (size_t t = 0; t < n_tokens; t++)
+        sums[t] = b_start(b_repeat(start + t * 4));
+#pragma GCC unroll 8
+    for (size_t j = 0; j < n_loads; j++) {
+        bits loaded = b_load(w + j * load_bytes), weights = type == WEIGHT_Q8 ? loaded : b_low_codes(loaded);
+        *next = panel_fetch(*next, lines_per_load, true);
+#pragma GCC unroll 16
+        for (size_t t = 0; t < n_tokens; t++)
+            sums[t] = b_add_quads(sums[t], weights, b_repeat(x + t * 4));
+        x = panel_next_row(x, x_row);
+        if (type == WEIGHT_Q4) {
+            weights = b_high_codes(loaded);
+#pragma GCC unroll 16
+            for (size_t t = 0; t < n_tokens; t++)
+                sums[t] = b_add_quads(sums[t], weights, b_repeat(high + t * 4));
+            high = panel_next_row(high, x_row);
+        }
+    }
+    vec correction = panel_correction(scale);
+    const char *x_scales = type == WEIGHT_Q8 ? x : high;
+#pragma GCC unroll 16
+    for (size_t t = 0; t < n_tokens; t++)
+        acc[t] = panel_add_scaled(acc[t], sums[t], scale, correction, panel_repeat_float(x_scales + t * 4));
+}
+
+/* All vectors of a panel, one after the other in each group: weights pass once and are unpacked once for more tokens than a tile of several vectors
+   has registers for. The sums of floats wait in L1. */
+KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t n_tokens, const struct panel_tile *tile)
+{
+    const size_t n_vectors = tile->n_panel_vectors, load_bytes = n_vectors * 64, n_loads = panel_n_loads(type), x_row = tile->x_row;
+    const size_t lines_per_load = tile->next_lines / (n_vectors * n_loads), lines_besides = tile->next_lines % (n_vectors * n_loads);
+    const char *next = tile->next, *w = tile->w, *x = tile->x;
+    vec acc[MOST_WIDE][MOST_WHOLE];
+
+    for (size_t v = 0; v < n_vectors; v++)
+        for (size_t t = 0; t < n_tokens; t++)
+            acc[v][t] = v_set(0.0f);
+    for (size_t g = 0; g < tile->n_steps; g++, w += tile->step_bytes, x += GROUP_UNITS * x_row) {
+        const char *scales = w + n_loads * load_bytes;
+        next = panel_fetch(next, lines_besides, true);
+        for (size_t v = 0; v < n_vectors; v++)
+            panel_add_vector(type, n_tokens, acc[v], w + v * 64, load_bytes, v_load_weights(WEIGHT_BF16, scales + v * 32), x, x_row, &next,
+                             lines_per_load);
+    }
+    for (size_t v = 0; v < n_vectors; v++)
+        for (size_t t = 0; t < n_tokens; t++)
+            panel_store_sums(tile, v, t, acc[v][t]);
+}
+
+static const unsigned char wide_groups[] = WIDE_GROUPS;
+#define GROUP_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q8, groups, vectors, tokens)
+GROUP_TILES(GROUP_TILE)
+static panel_tile_function *const panel_functions_groups[][2] = GROUP_TILE_TABLE(panel_groups);
+#define GROUP_PANEL_TILES(TYPE)                                                                                                      \
+    {                                                                                                                                \
+        .type = TYPE, .step_inputs = PACK_GROUP, .step_units = GROUP_UNITS, .most_tokens = sizeof wide_groups, .wide = wide_groups,  \
+        .tiles = panel_functions_groups                                                                                              \
+    }
+static const struct panel_tiles panel_tiles_q8 = GROUP_PANEL_TILES(WEIGHT_Q8);
+static const struct panel_tiles panel_tiles_q4 = GROUP_PANEL_TILES(WEIGHT_Q4); /* for its measures: its tiles are the whole ones */
+
+#define PANEL_WHOLE(TYPE, suffix, tokens)                                                                                            \
+    static __attribute__((noinline)) void panel_whole_##suffix##_##tokens(const struct panel_tile *tile)                             \
+    {                                                                                                                                \
+        panel_add_whole_groups(TYPE, tokens, tile);                                                                                  \
+    }
+#define Q8_WHOLE(tokens) PANEL_WHOLE(WEIGHT_Q8, q8, tokens)
+#define Q4_WHOLE(tokens) PANEL_WHOLE(WEIGHT_Q4, q4, tokens)
+WHOLE_GROUPS(Q8_WHOLE, )
+WHOLE_GROUPS(Q4_WHOLE, )
+#define WHOLE_Q8_NAME(tokens) panel_whole_q8_##tokens
+#define WHOLE_Q4_NAME(tokens) panel_whole_q4_##tokens
+#define COMMA ,
+static panel_tile_function *const panel_wholes_q8[] = {WHOLE_GROUPS(WHOLE_Q8_NAME, COMMA)};
+static panel_tile_function *const panel_wholes_q4[] = {WHOLE_GROUPS(WHOLE_Q4_NAME, COMMA)};
+enum { N_WHOLE_GROUPS = sizeof panel_wholes_q8 / sizeof *panel_wholes_q8 };
+PANEL_ROW(q8, .few = &panel_tiles_q8, .whole = panel_wholes_q8)
+PANEL_ROW(q4, .few = &panel_tiles_q4, .whole = panel_wholes_q4, .many = &panel_tiles_q8, .unpack = panel_unpack_q4)
