@@ -24,6 +24,7 @@ enum {
     FETCH_TOKENS = 4,       /* fetching a row of A takes as long as multiplying it with so many tokens */
     LEAST_WORK = 1 << 15,   /* multiplications that are worth another part */
     LEAST_PREPARED = 1 << 14, /* activations whose preparation is */
+    FETCH_AHEAD = 4,        /* tokens, whose outputs are fetched before they are finished */
     FEW_THREADS = 8         /* with more of them, spans are halved, so that a late one costs less */
 };
 
@@ -348,14 +349,31 @@ static void compute_rows(const struct work *work, size_t job, size_t row, size_t
         finish_segment(work, job, s, row, n_rows);
 }
 
+/* Of a token's outputs: with many tokens they have left L2 again. */
+static void fetch_outputs(const struct work *work, size_t t, size_t row, size_t n_rows)
+{
+    const struct linear_call *call = work->call;
+    for (size_t i = 0; i < n_rows; i += 16) {
+        __builtin_prefetch(call->jobs[0].out + t * call->jobs[0].out_stride + row + i, 1);
+        if (call->after == LINEAR_GATE)
+            __builtin_prefetch(call->jobs[1].out + t * call->jobs[1].out_stride + row + i);
+        if (call->after == LINEAR_ADD)
+            __builtin_prefetch(call->residual + t * call->residual_stride + row + i, 1);
+    }
+}
+
 static void finish_rows(const struct work *work, size_t row, size_t n_rows)
 {
     const struct linear_call *call = work->call;
     const struct linear_job *first = &call->jobs[0], *second = &call->jobs[1];
+    if (call->after == LINEAR_PLAIN)
+        return;
     for (size_t t = 0; t < call->n_tokens; t++) {
         float *out = first->out + t * first->out_stride + row;
+        if (t + FETCH_AHEAD < call->n_tokens)
+            fetch_outputs(work, t + FETCH_AHEAD, row, n_rows);
         switch (call->after) {
-        case LINEAR_PLAIN: return;
+        case LINEAR_PLAIN: break;
         case LINEAR_ADD: work->kernels->add(call->residual + t * call->residual_stride + row, out, n_rows); break;
         case LINEAR_ACTIVATE: work->kernels->activate[call->activation](out, n_rows); break;
         case LINEAR_GATE:
