@@ -120,7 +120,7 @@ KERNELS_ALWAYS_INLINE void panel_add_vector(enum weight_type type, size_t n_toke
 #pragma GCC unroll 8
     for (size_t j = 0; j < n_loads; j++) {
         bits loaded = b_load(w + j * load_bytes), weights = type == WEIGHT_Q8 ? loaded : b_low_codes(loaded);
-        *next = panel_fetch(*next, lines_per_load, true);
+        *next = panel_fetch_stream(*next, lines_per_load);
 #pragma GCC unroll 16
         for (size_t t = 0; t < n_tokens; t++)
             sums[t] = b_add_quads(sums[t], weights, b_repeat(x + t * 4));
@@ -154,7 +154,7 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
             acc[v][t] = v_set(0.0f);
     for (size_t g = 0; g < tile->n_steps; g++, w += tile->step_bytes, x += GROUP_UNITS * x_row) {
         const char *scales = w + n_loads * load_bytes;
-        next = panel_fetch(next, lines_besides, true);
+        next = panel_fetch_stream(next, lines_besides);
         for (size_t v = 0; v < n_vectors; v++)
             panel_add_vector(type, n_tokens, acc[v], w + v * 64, load_bytes, v_load_weights(WEIGHT_BF16, scales + v * 32), x, x_row, &next,
                              lines_per_load);

@@ -41,8 +41,9 @@ enum {
     SHORT_CHUNK_BYTES = 32 * 1024,
     UNPACKED_BYTES = 128 * 1024,
     LEAST_UNPACKED = 48,           /* tokens for which it pays to widen weights once */
-    STREAM_AHEAD = 2560            /* bytes to fetch before they are wanted where weights pass once: more than a group, whose last ones a whole tile
-                                      wants with the first vector */
+    STREAM_AHEAD = 2560,           /* bytes to fetch into L1 before they are wanted where elements pass once, */
+    NEAR_AHEAD = 1024,             /* ... where groups do; */
+    FAR_AHEAD = 8704               /* ... and into L2 before that */
 };
 
 struct panel_tile {
@@ -122,6 +123,17 @@ KERNELS_ALWAYS_INLINE const char *panel_next_row(const char *row, size_t n_bytes
     row += n_bytes;
     __asm__("" : "+r"(row));
     return row;
+}
+
+/* Where weights pass once: into L1 soon enough, and into L2 so early that memory works while several tokens are multiplied. */
+KERNELS_ALWAYS_INLINE const char *panel_fetch_stream(const char *next, size_t n_lines)
+{
+    const char *end = next + n_lines * 64;
+    for (; next < end; next += 64) {
+        __builtin_prefetch(next + NEAR_AHEAD, 0, 3);
+        __builtin_prefetch(next + FAR_AHEAD, 0, 2);
+    }
+    return end;
 }
 
 /* How weights of a type are multiplied that lie as a panel of it does, some vectors at a time. */
@@ -217,7 +229,7 @@ static void panel_whole(const struct panel_run *run, const char *panel, size_t n
     struct panel_tile tile = panel_tile_of(run, run->plan.few, panel, n_rows);
     tile.x = activations_at(run->x, run->first);
     tile.n_steps = n_steps;
-    tile.next = panel + STREAM_AHEAD;
+    tile.next = panel;
     tile.next_lines = (tile.step_bytes + 63) / 64;
     run->plan.whole[run->end - run->first - 1](&tile);
 }
