@@ -28,6 +28,7 @@
 #define PANEL_ROWS 64
 #define PANEL_LANES 16
 #define PACK_GROUP 32
+#define PACK_GROUP_UNITS (PACK_GROUP / 4 + 2) /* 4-byte units of a token's group of activations: the quads, the scale, the start */
 
 /* What a group's sum of products begins with: the bits of the float 3 * 2^22, so that the sum is a float without being converted. */
 #define PACK_SUM_START 0x4b400000
@@ -75,7 +76,7 @@ size_t activations_width(const struct kernels *set, enum weight_type type, size_
 static inline size_t activations_units(enum weight_type type, size_t n_in)
 {
     if (type >= N_ELEMENT_TYPES)
-        return (n_in + PACK_GROUP - 1) / PACK_GROUP * (PACK_GROUP / 4 + 2);
+        return (n_in + PACK_GROUP - 1) / PACK_GROUP * PACK_GROUP_UNITS;
     return type == WEIGHT_BF16 ? (n_in + 1) / 2 * 2 : n_in;
 }
 

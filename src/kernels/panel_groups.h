@@ -1,8 +1,6 @@
 /*
  * panel_groups.h - tiles of q8 and q4, see panels.h. A step is a group.
  */
-enum { GROUP_UNITS = PACK_GROUP / 4 + 2 }; /* of activations: the quads, the scale, the start */
-
 KERNELS_ALWAYS_INLINE vec panel_repeat_float(const char *x)
 {
     float value;
@@ -39,7 +37,7 @@ KERNELS_ALWAYS_INLINE void panel_add_group(size_t n_vectors, size_t n_tokens, ve
                                            const char *w_scales, const char *x, size_t x_row)
 {
     bits sums[MOST_WIDE][MOST_TOKENS];
-    const char *start = x + (GROUP_UNITS - 1) * x_row;
+    const char *start = x + (PACK_GROUP_UNITS - 1) * x_row;
 #pragma GCC unroll 8
     for (size_t t = 0; t < n_tokens; t++)
 #pragma GCC unroll 4
@@ -86,7 +84,7 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
         panel_add_group(n_vectors, n_tokens, acc, w, load_bytes, w_scales, x, x_row);
         w += step_bytes;
         w_scales += step_bytes;
-        x += GROUP_UNITS * x_row;
+        x += PACK_GROUP_UNITS * x_row;
     }
     panel_store_all(tile, n_vectors, n_tokens, acc);
 }
@@ -112,7 +110,7 @@ KERNELS_ALWAYS_INLINE void panel_add_vector(enum weight_type type, size_t n_toke
                                             const char *x, size_t x_row, const char **next, size_t lines_per_load)
 {
     const size_t n_loads = panel_n_loads(type);
-    const char *start = x + (GROUP_UNITS - 1) * x_row, *high = x + PACK_GROUP / 8 * x_row;
+    const char *start = x + (PACK_GROUP_UNITS - 1) * x_row, *high = x + PACK_GROUP / 8 * x_row;
     bits sums[MOST_WHOLE];
 #pragma GCC unroll 16
     for (size_t t = 0; t < n_tokens; t++)
@@ -152,7 +150,7 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
     for (size_t v = 0; v < n_vectors; v++)
         for (size_t t = 0; t < n_tokens; t++)
             acc[v][t] = v_set(0.0f);
-    for (size_t g = 0; g < tile->n_steps; g++, w += tile->step_bytes, x += GROUP_UNITS * x_row) {
+    for (size_t g = 0; g < tile->n_steps; g++, w += tile->step_bytes, x += PACK_GROUP_UNITS * x_row) {
         const char *scales = w + n_loads * load_bytes;
         next = panel_fetch_stream(next, lines_besides);
         for (size_t v = 0; v < n_vectors; v++)
@@ -170,7 +168,7 @@ GROUP_TILES(GROUP_TILE)
 static panel_tile_function *const panel_functions_groups[][2] = GROUP_TILE_TABLE(panel_groups);
 #define GROUP_PANEL_TILES(TYPE)                                                                                                      \
     {                                                                                                                                \
-        .type = TYPE, .step_inputs = PACK_GROUP, .step_units = GROUP_UNITS, .most_tokens = sizeof wide_groups, .wide = wide_groups,  \
+        .type = TYPE, .step_inputs = PACK_GROUP, .step_units = PACK_GROUP_UNITS, .most_tokens = sizeof wide_groups, .wide = wide_groups,  \
         .tiles = panel_functions_groups                                                                                              \
     }
 static const struct panel_tiles panel_tiles_q8 = GROUP_PANEL_TILES(WEIGHT_Q8);

@@ -18,7 +18,7 @@
  *     WHOLE_GROUPS(TILE, separator)   TILE(1) separator TILE(2) ...: with so many tokens a panel is one tile, at most MOST_WHOLE
  *
  * A tile is some vectors of a panel with some tokens of one block. With few tokens the weights pass once, as one stream of memory, which is
- * fetched into L1 a little ahead. With more of them a chunk of a panel stays in a cache while tile after tile of tokens passes, each of which
+ * fetched a little ahead. With more of them a chunk of a panel stays in a cache while tile after tile of tokens passes, each of which
  * fetches its share of the next chunk, so that memory and arithmetic work side by side. Between chunks the sums wait in `out`. What a tile
  * would have to widen or unpack again and again (f16, bf16, q4) is unpacked once for all, as f32 or q8.
  */
@@ -105,6 +105,14 @@ KERNELS_ALWAYS_INLINE void panel_store_all(const struct panel_tile *tile, size_t
             panel_store_sums(tile, v, t, acc[v][t]);
 }
 
+/* The compiler is not to know how far a row is from the next, or it keeps the address of each in a register of its own. */
+KERNELS_ALWAYS_INLINE const char *panel_next_row(const char *row, size_t n_bytes)
+{
+    row += n_bytes;
+    __asm__("" : "+r"(row));
+    return row;
+}
+
 /* Few lines at a time, between loads: more of them than there are buffers for misses would keep the loads waiting. */
 KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_lines, bool is_once)
 {
@@ -115,14 +123,6 @@ KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_lines, 
         else
             __builtin_prefetch(next, 0, 2);
     return end;
-}
-
-/* The compiler is not to know how far a row is from the next, or it keeps the address of each in a register of its own. */
-KERNELS_ALWAYS_INLINE const char *panel_next_row(const char *row, size_t n_bytes)
-{
-    row += n_bytes;
-    __asm__("" : "+r"(row));
-    return row;
 }
 
 /* Where weights pass once: into L1 soon enough, and into L2 so early that memory works while several tokens are multiplied. */
@@ -243,7 +243,7 @@ static void panel_once(const struct panel_run *run, const char *panel, size_t n_
     panel_pass(run, run->plan.few, tile, 0, panel + STREAM_AHEAD, n_steps * tile.step_bytes);
 }
 
-/* So many steps at a time, of about the same number, that a chunk of them has at most n_bytes or is one step. */
+/* So many steps at a time, of about the same number, that a chunk of them has about n_bytes at most. */
 static size_t panel_chunk_steps(size_t n_bytes, size_t step_bytes, size_t n_steps)
 {
     size_t most = n_bytes / step_bytes + 1, n_chunks = (n_steps + most - 1) / most;

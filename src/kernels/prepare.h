@@ -65,7 +65,7 @@ KERNELS_ALWAYS_INLINE vec prepare_rounded(vec x, vec inverse)
 }
 
 /* A token's group, of which n inputs exist. */
-KERNELS_ALWAYS_INLINE void prepare_row_of_group(char to[GROUP_UNITS * 4], const float *x, size_t n)
+KERNELS_ALWAYS_INLINE void prepare_row_of_group(char to[PACK_GROUP_UNITS * 4], const float *x, size_t n)
 {
     size_t low = panel_least(n, PANEL_LANES), high = n - low;
     vec a = low == PANEL_LANES ? v_load(x) : v_load_some(x, low), b = v_set(0.0f);
@@ -82,13 +82,13 @@ KERNELS_ALWAYS_INLINE void prepare_row_of_group(char to[GROUP_UNITS * 4], const 
 
 static void prepare_groups(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
 {
-    _Alignas(64) char rows[ACTIVATIONS_MOST_WIDTH][GROUP_UNITS * 4];
+    _Alignas(64) char rows[ACTIVATIONS_MOST_WIDTH][PACK_GROUP_UNITS * 4];
     for (size_t t = 0; t < to->n_tokens; t += to->width)
         for (size_t k = first, n_tokens = prepare_n_tokens(to, t); k < end; k += PACK_GROUP) {
             for (size_t i = 0; i < n_tokens; i++)
                 prepare_row_of_group(rows[i], x + (t + i) * x_stride + k, panel_least(PACK_GROUP, end - k));
-            prepare_columns(activations_at(to, t) + k / PACK_GROUP * GROUP_UNITS * to->width * 4, to->width, rows, GROUP_UNITS, n_tokens,
-                            GROUP_UNITS);
+            prepare_columns(activations_at(to, t) + k / PACK_GROUP * PACK_GROUP_UNITS * to->width * 4, to->width, rows, PACK_GROUP_UNITS, n_tokens,
+                            PACK_GROUP_UNITS);
         }
 }
 #endif

@@ -149,7 +149,7 @@ static void prepare_groups(const struct activations *to, const float *x, size_t 
     size_t row = to->width * 4;
     for (size_t t = 0; t < to->n_tokens; t++)
         for (size_t k = first; k < end; k += PACK_GROUP) {
-            char *at = activations_at(to, t) + k / PACK_GROUP * (N_QUADS + 2) * row;
+            char *at = activations_at(to, t) + k / PACK_GROUP * PACK_GROUP_UNITS * row;
             float values[PACK_GROUP], scale;
             int8_t bytes[PACK_GROUP];
             int32_t start;
@@ -196,7 +196,7 @@ static float multiply_groups(const void *panel, size_t width, size_t o, const st
     const char *at = activations_at(x, t);
     float acc = 0;
 
-    for (size_t k = 0; k < x->n_in; k += PACK_GROUP, group += n_bytes + 2 * width, at += (quads + 2) * row) {
+    for (size_t k = 0; k < x->n_in; k += PACK_GROUP, group += n_bytes + 2 * width, at += PACK_GROUP_UNITS * row) {
         float w_scale = bf16_at(group + n_bytes, o), x_scale, sum_and_more;
         int32_t sum;
         memcpy(&x_scale, at + quads * row, 4);

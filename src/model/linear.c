@@ -349,7 +349,7 @@ static void compute_rows(const struct work *work, size_t job, size_t row, size_t
         finish_segment(work, job, s, row, n_rows);
 }
 
-/* Of a token's outputs: with many tokens they have left L2 again. */
+/* A token's outputs, of which some have left L2 again when there are many tokens. */
 static void fetch_outputs(const struct work *work, size_t t, size_t row, size_t n_rows)
 {
     const struct linear_call *call = work->call;

@@ -53,7 +53,7 @@ struct linear_scratch {
     size_t items_bytes, units_bytes, low_rank_bytes, prepared_bytes;
 };
 
-/* At most two pool_run: A x for all deltas and what prepares activations, if there is either, then everything by output rows. So the threads
+/* Two pool_run: A x for all deltas and what prepares activations, then everything by output rows. So the threads
    wait for each other once or twice; a run too small for two threads, as the first is for few tokens without deltas, is no wait. False: no memory. */
 bool linear_run(const struct linear_call *call, const struct model *model, struct pool *pool,
                 struct linear_scratch *scratch, struct error *err) MUST_USE;
