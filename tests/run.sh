@@ -119,7 +119,7 @@ other_instruction_sets() {
     [[ $flags == *" avx512bw "* || $flags == *" avx_vnni "* ]] && echo avx2
     [[ $flags == *" avx512bw "* && $flags == *" avx_vnni "* ]] && echo avxvnni
     [[ $flags == *" avx512_vnni "* ]] && echo avx512
-    [[ $flags == *" avx512_bf16 "* ]] && echo avx512vnni
+    [[ $flags == *" avx512_bf16 "* || $flags == *" amx_int8 "* ]] && echo avx512vnni
     return 0
 }
 

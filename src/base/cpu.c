@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdbool.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -24,6 +25,13 @@ static uint64_t saved_registers(void)
     return (uint64_t)high << 32 | low;
 }
 
+/* Tiles are large, so Linux has to be asked for them; what it grants holds for all threads that are still to come. */
+static bool ask_for_tiles(void)
+{
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+}
+
 /* AMD makes 32 products a cycle and more of pairs of bf16. Intel's take twice as long as widening and two fused multiply-adds. */
 static bool has_fast_pairs(void)
 {
@@ -36,8 +44,9 @@ unsigned cpu_detect_features(void)
     enum { OSXSAVE = 27, FMA = 12, F16C = 29, AVX = 28 };                         /* leaf 1, ecx */
     enum { AVX2 = 5, AVX512F = 16, AVX512DQ = 17, AVX512BW = 30, AVX512VL = 31 }; /* leaf 7, ebx */
     enum { AVX512_VNNI = 11 };                                                    /* leaf 7, ecx */
+    enum { AMX_TILE = 24, AMX_INT8 = 25 };                                        /* leaf 7, edx */
     enum { AVX_VNNI = 4, AVX512_BF16 = 5 };                                       /* leaf 7.1, eax */
-    const uint64_t YMM = 0x06, ZMM = 0xE6;
+    const uint64_t YMM = 0x06, ZMM = 0xE6, TILES = 0x60000;
     unsigned a, b, c, d, features = 0;
 
     if (!__get_cpuid(1, &a, &b, &c, &d) || !has(c, OSXSAVE) || !has(c, AVX) || !has(c, FMA) || !has(c, F16C))
@@ -54,6 +63,8 @@ unsigned cpu_detect_features(void)
         features |= CPU_AVX512;
     if (is_512 && has(c, AVX512_VNNI))
         features |= CPU_AVX512_VNNI;
+    if (is_512 && (saved & TILES) == TILES && has(d, AMX_TILE) && has(d, AMX_INT8) && ask_for_tiles())
+        features |= CPU_AMX_INT8;
     if (most_subleaf >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
         more = a;
     if (is_512 && has(more, AVX512_BF16))

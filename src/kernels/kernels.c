@@ -30,6 +30,9 @@ static const struct {
     {"avx512", CPU_AVX512, 0, &kernels_avx512, {0}},
 #if defined(KERNELS_HAVE_AVX512VNNI)
     {"avx512vnni", CPU_AVX512 | CPU_AVX512_VNNI, 0, &kernels_avx512, {kernels_use_avx512vnni}},
+#if defined(KERNELS_HAVE_AVX512AMX)
+    {"avx512amx", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8, 0, &kernels_avx512, {kernels_use_avx512vnni, kernels_use_avx512amx}},
+#endif
 #if defined(KERNELS_HAVE_AVX512BF16)
     {"avx512bf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16, CPU_AVX512_BF16_FAST, &kernels_avx512,
      {kernels_use_avx512vnni, kernels_use_avx512bf16}},
@@ -47,7 +50,7 @@ static const struct {
 enum { N_SETS = sizeof sets / sizeof *sets };
 _Static_assert(N_SETS <= KERNELS_MOST_SETS, "kernels_all has room for all");
 
-static const char *const known_names[] = {"c", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "neon", "neondot"};
+static const char *const known_names[] = {"c", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512amx", "avx512bf16", "neon", "neondot"};
 
 static struct kernels tables[N_SETS]; /* written once */
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;

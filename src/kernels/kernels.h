@@ -169,7 +169,7 @@ static inline size_t kernels_attend_scratch(size_t n_rows, size_t d_head)
 }
 
 /* The best table for `features` (cpu_detect_features), or the one that `forced` names: "c", "avx2", "avxvnni", "avx512",
-   "avx512vnni", "avx512bf16", "neon", "neondot"; NULL or "": the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
+   "avx512vnni", "avx512amx", "avx512bf16", "neon", "neondot"; NULL or "": the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
 const struct kernels *kernels_select(unsigned features, const char *forced, struct error *err);
 
 /* All tables that `features` can run, the reference first; returns how many. For tests and benchmarks. */

@@ -78,7 +78,7 @@ KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_ve
     const size_t step_bytes = n_vectors > 1 ? panel_step_bytes(type, MOST_WIDE) : tile->step_bytes;
     const size_t x_row = tile->x_row, x_step = panel_step_units(type) * x_row;
     const size_t lines_per_step = tile->next_lines / UNROLL, lines_besides = tile->next_lines % UNROLL;
-    const char *next = tile->next, *next_end = tile->next_end, *x = tile->x;
+    const char *next = tile->next, *next_end = tile->next_end, *x = panel_first_unit(tile);
     const char *w = tile->w + tile->vector * panel_vector_bytes(type);
     const bool is_once = tile->is_once;
     size_t left = tile->n_steps;
@@ -127,7 +127,7 @@ ELEMENT_TILES(F16_TILE)
 ELEMENT_PANEL_TILES(WEIGHT_F32, f32, 1)
 ELEMENT_PANEL_TILES(WEIGHT_F16, f16, 1)
 PANEL_ROW(f32, .few = &panel_tiles_f32)
-PANEL_ROW(f16, .few = &panel_tiles_f16, .many = &panel_tiles_f32, .unpack = panel_unpack_f16)
+PANEL_ROW(f16, .few = &panel_tiles_f16, .many = &panel_tiles_f32, .unpack = panel_unpack_f16, .least_unpacked = LEAST_UNPACKED, .unpacked_bytes = UNPACKED_BYTES)
 #endif
 
 #define BF16_TILE(vectors, tokens) PANEL_TILE(panel_add_elements, WEIGHT_BF16, bf16, vectors, tokens)
@@ -147,5 +147,5 @@ static void panel_unpack_pairs(char *to, const char *from, size_t n_vectors, siz
         }
 }
 
-PANEL_ROW(bf16, .few = &panel_tiles_bf16, .many = &panel_tiles_f32, .unpack = panel_unpack_pairs)
+PANEL_ROW(bf16, .few = &panel_tiles_bf16, .many = &panel_tiles_f32, .unpack = panel_unpack_pairs, .least_unpacked = LEAST_UNPACKED, .unpacked_bytes = UNPACKED_BYTES)
 #endif

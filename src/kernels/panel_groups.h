@@ -73,7 +73,7 @@ KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vect
     const size_t n_panel_vectors = n_vectors > 1 ? MOST_WIDE : tile->n_panel_vectors, step_bytes = panel_step_bytes(type, n_panel_vectors);
     const size_t load_bytes = n_panel_vectors * 64; /* all vectors of the panel side by side, load after load, then their scales */
     const size_t scales_at = panel_n_loads(type) * load_bytes, next_lines = tile->next_lines, x_row = tile->x_row;
-    const char *next = tile->next, *next_end = tile->next_end, *x = tile->x;
+    const char *next = tile->next, *next_end = tile->next_end, *x = panel_first_unit(tile);
     const char *w = tile->w + tile->vector * 64, *w_scales = tile->w + scales_at + tile->vector * 32;
     vec acc[MOST_WIDE][MOST_TOKENS];
 
@@ -144,7 +144,7 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
 {
     const size_t n_vectors = tile->n_panel_vectors, load_bytes = n_vectors * 64, n_loads = panel_n_loads(type), x_row = tile->x_row;
     const size_t lines_per_load = tile->next_lines / (n_vectors * n_loads), lines_besides = tile->next_lines % (n_vectors * n_loads);
-    const char *next = tile->next, *w = tile->w, *x = tile->x;
+    const char *next = tile->next, *w = tile->w, *x = panel_first_unit(tile);
     vec acc[MOST_WIDE][MOST_WHOLE];
 
     for (size_t v = 0; v < n_vectors; v++)
@@ -159,7 +159,7 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
     }
     for (size_t v = 0; v < n_vectors; v++)
         for (size_t t = 0; t < n_tokens; t++)
-            panel_store_sums(tile, v, t, acc[v][t]);
+            panel_store_sums(&tile->to, v, t, acc[v][t]);
 }
 
 static const unsigned char wide_groups[] = WIDE_GROUPS;
@@ -190,4 +190,4 @@ static panel_tile_function *const panel_wholes_q8[] = {WHOLE_GROUPS(WHOLE_Q8_NAM
 static panel_tile_function *const panel_wholes_q4[] = {WHOLE_GROUPS(WHOLE_Q4_NAME, COMMA)};
 enum { N_WHOLE_GROUPS = sizeof panel_wholes_q8 / sizeof *panel_wholes_q8 };
 PANEL_ROW(q8, .few = &panel_tiles_q8, .whole = panel_wholes_q8)
-PANEL_ROW(q4, .few = &panel_tiles_q4, .whole = panel_wholes_q4, .many = &panel_tiles_q8, .unpack = panel_unpack_q4)
+PANEL_ROW(q4, .few = &panel_tiles_q4, .whole = panel_wholes_q4, .many = &panel_tiles_q8, .unpack = panel_unpack_q4, .unpacked_bytes = UNPACKED_BYTES)

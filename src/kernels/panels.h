@@ -19,7 +19,8 @@
  *
  * A tile is some vectors of a panel with some tokens of one block. With few tokens the weights pass once, as one stream of memory, which is
  * fetched a little ahead. With more of them a chunk of a panel stays in a cache while tile after tile of tokens passes, each of which
- * fetches its share of the next chunk, so that memory and arithmetic work side by side. Between chunks the sums wait in `out`. What a tile
+ * fetches its share of the next chunk, so that memory and arithmetic work side by side. Between chunks the sums wait side by side: rows of
+ * outputs are often a power of two apart, and would drive each other out of the caches. What a tile
  * would have to widen or unpack again and again (f16, bf16, q4) is unpacked once for all, as f32 or q8.
  */
 #include "kernels/pack.h"
@@ -40,21 +41,29 @@ enum {
     FEW_TILES = 4,                 /* so many of them pass less at a time: */
     SHORT_CHUNK_BYTES = 32 * 1024,
     UNPACKED_BYTES = 128 * 1024,
+    MOST_CARRIED = 512,            /* tokens whose sums wait between chunks */
     LEAST_UNPACKED = 48,           /* tokens for which it pays to widen weights once */
     STREAM_AHEAD = 2560,           /* bytes to fetch into L1 before they are wanted where elements pass once, */
     NEAR_AHEAD = 1024,             /* ... where groups do; */
     FAR_AHEAD = 8704               /* ... and into L2 before that */
 };
 
+/* Sums of tokens, `stride` apart, of n_rows outputs. */
+struct panel_sums {
+    float *at;
+    size_t stride, n_rows;
+};
+
 struct panel_tile {
-    float *out;
-    size_t out_stride, n_rows; /* outputs that exist, from the tile's first on */
-    bool is_first;             /* the sums begin with 0, not with `out` */
+    struct panel_sums from, to; /* the sums before and after these steps; from.at NULL: 0 */
     const char *w;             /* weights of the first step */
     size_t vector;             /* the tile's first one, of */
     size_t n_panel_vectors, step_bytes;
-    const char *x;             /* the first token's unit of the first step */
-    size_t x_row;              /* bytes to the next unit */
+    const char *x;             /* the first step of a block's activations, of which the tile's begin with token */
+    size_t first, n_tokens;    /* `first` */
+    const char *x_after;       /* the next block's, or x behind the last one */
+    bool is_first_block;
+    size_t x_row;              /* bytes to the block's next unit */
     size_t n_steps;            /* inputs, pairs or groups */
     bool is_once;              /* no other tile reads these weights: what is fetched goes to L1, else to L2 */
     const char *next, *next_end; /* weights that will be wanted then, of which the tile fetches one stretch: so the hardware sees a stream */
@@ -68,19 +77,22 @@ KERNELS_ALWAYS_INLINE size_t panel_least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-KERNELS_ALWAYS_INLINE vec panel_load_sums(const struct panel_tile *tile, size_t v, size_t t)
+KERNELS_ALWAYS_INLINE const char *panel_first_unit(const struct panel_tile *tile)
 {
-    const float *at = tile->out + t * tile->out_stride + v * PANEL_LANES;
-    if (tile->is_first)
-        return v_set(0.0f);
-    size_t left = tile->n_rows - panel_least(v * PANEL_LANES, tile->n_rows);
+    return tile->x + tile->first * 4;
+}
+
+KERNELS_ALWAYS_INLINE vec panel_load_sums(const struct panel_sums *from, size_t v, size_t t)
+{
+    const float *at = from->at + t * from->stride + v * PANEL_LANES;
+    size_t left = from->n_rows - panel_least(v * PANEL_LANES, from->n_rows);
     return left >= PANEL_LANES ? v_load(at) : v_load_some(at, left);
 }
 
-KERNELS_ALWAYS_INLINE void panel_store_sums(const struct panel_tile *tile, size_t v, size_t t, vec sums)
+KERNELS_ALWAYS_INLINE void panel_store_sums(const struct panel_sums *to, size_t v, size_t t, vec sums)
 {
-    float *at = tile->out + t * tile->out_stride + v * PANEL_LANES;
-    size_t left = tile->n_rows - panel_least(v * PANEL_LANES, tile->n_rows);
+    float *at = to->at + t * to->stride + v * PANEL_LANES;
+    size_t left = to->n_rows - panel_least(v * PANEL_LANES, to->n_rows);
     if (left >= PANEL_LANES)
         v_store(at, sums);
     else
@@ -93,7 +105,7 @@ KERNELS_ALWAYS_INLINE void panel_load_all(const struct panel_tile *tile, size_t 
     for (size_t v = 0; v < n_vectors; v++)
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++)
-            acc[v][t] = panel_load_sums(tile, v, t);
+            acc[v][t] = tile->from.at ? panel_load_sums(&tile->from, v, t) : v_set(0.0f);
 }
 
 KERNELS_ALWAYS_INLINE void panel_store_all(const struct panel_tile *tile, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS])
@@ -102,7 +114,7 @@ KERNELS_ALWAYS_INLINE void panel_store_all(const struct panel_tile *tile, size_t
     for (size_t v = 0; v < n_vectors; v++)
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++)
-            panel_store_sums(tile, v, t, acc[v][t]);
+            panel_store_sums(&tile->to, v, t, acc[v][t]);
 }
 
 /* The compiler is not to know how far a row is from the next, or it keeps the address of each in a register of its own. */
@@ -140,6 +152,7 @@ KERNELS_ALWAYS_INLINE const char *panel_fetch_stream(const char *next, size_t n_
 struct panel_tiles {
     enum weight_type type;
     size_t step_inputs, step_units;            /* of one step: inputs, and 4-byte units of activations */
+    bool are_blocks;                           /* a tile is of all vectors and all tokens of a block, whichever of them are asked for */
     size_t most_tokens;
     const unsigned char *wide;                 /* vectors of a tile, by tokens less one */
     panel_tile_function *const (*tiles)[2];    /* by tokens less one: of `wide` vectors of a whole panel, of one */
@@ -154,6 +167,8 @@ struct panel_plan {
     panel_tile_function *const *whole;       /* NULL, or instead of them, by tokens less one: of all vectors of a panel */
     const struct panel_tiles *many;          /* for many */
     panel_unpack_function *unpack;           /* to what they read; NULL: `few` will do */
+    size_t least_unpacked;                   /* tokens for which that pays, */
+    size_t unpacked_bytes;                   /* and how much at a time, at most UNPACKED_BYTES */
 };
 
 KERNELS_ALWAYS_INLINE size_t panel_vector_bytes(enum weight_type type)
@@ -178,25 +193,42 @@ struct panel_run {
     float *out;
     size_t out_stride;
     const struct activations *x;
-    size_t first, end; /* tokens */
+    size_t first, end; /* tokens, at most MOST_CARRIED */
+    float *carry;      /* (MOST_CARRIED, PANEL_ROWS) sums between chunks */
 };
 
 static struct panel_tile panel_tile_of(const struct panel_run *run, const struct panel_tiles *tiles, const char *w, size_t n_rows)
 {
     size_t n_vectors = panel_width(n_rows) / PANEL_LANES;
-    return (struct panel_tile){.out = run->out, .out_stride = run->out_stride, .n_rows = n_rows, .is_first = true, .w = w,
-                               .n_panel_vectors = n_vectors, .step_bytes = panel_step_bytes(tiles->type, n_vectors), .x_row = run->x->width * 4};
+    return (struct panel_tile){.to = {run->out, run->out_stride, n_rows}, .w = w, .n_panel_vectors = n_vectors,
+                               .step_bytes = panel_step_bytes(tiles->type, n_vectors), .x_row = run->x->width * 4};
 }
 
-/* A chunk's steps for n tokens of one block, of all vectors. */
-static void panel_block(const struct panel_tiles *tiles, struct panel_tile tile, size_t n)
+/* Where a chunk's sums come from and go to. */
+static void panel_set_sums(const struct panel_run *run, struct panel_tile *tile, size_t n_rows, bool is_first, bool is_last)
 {
-    const size_t n_rows = tile.n_rows, wide = tile.n_panel_vectors == MOST_WIDE ? tiles->wide[n - 1] : 1;
-    panel_tile_function *const make = tiles->tiles[n - 1][tile.n_panel_vectors == MOST_WIDE ? 0 : 1];
+    const struct panel_sums carry = {run->carry, PANEL_ROWS, PANEL_ROWS}, out = {run->out, run->out_stride, n_rows};
+    tile->from = is_first ? (struct panel_sums){0} : carry;
+    tile->to = is_last ? out : carry;
+}
+
+/* Those from a token and an output on. */
+static struct panel_sums panel_sums_at(struct panel_sums sums, size_t token, size_t output)
+{
+    return sums.at ? (struct panel_sums){sums.at + token * sums.stride + output, sums.stride, sums.n_rows - output} : sums;
+}
+
+/* A chunk's steps for tokens of one block, of all vectors. */
+static void panel_block(const struct panel_tiles *tiles, struct panel_tile tile)
+{
+    const bool is_whole = tile.n_panel_vectors == MOST_WIDE;
+    const size_t n = tiles->are_blocks ? tile.x_row / 4 : tile.n_tokens, wide = tiles->are_blocks ? MOST_WIDE : is_whole ? tiles->wide[n - 1] : 1;
+    const struct panel_sums from = tile.from, to = tile.to;
+    panel_tile_function *const make = tiles->tiles[n - 1][is_whole ? 0 : 1];
     for (tile.vector = 0; tile.vector < tile.n_panel_vectors; tile.vector += wide) {
-        tile.n_rows = n_rows - tile.vector * PANEL_LANES;
+        tile.from = panel_sums_at(from, 0, tile.vector * PANEL_LANES);
+        tile.to = panel_sums_at(to, 0, tile.vector * PANEL_LANES);
         make(&tile);
-        tile.out += wide * PANEL_LANES;
         tile.next_end = tile.next; /* by the first of a block's tiles */
     }
 }
@@ -207,7 +239,8 @@ static void panel_pass(const struct panel_run *run, const struct panel_tiles *ti
 {
     const struct activations *x = run->x;
     const size_t block_bytes = activations_block_bytes(x), first_block = run->first / x->width, n_blocks = (run->end - 1) / x->width - first_block + 1;
-    const size_t n_calls = tiles->step_inputs < PACK_GROUP ? tile.n_steps / UNROLL + 1 : tile.n_steps; /* of panel_fetch in a tile */
+    const size_t n_quads = tile.n_steps / UNROLL + 1; /* one call of panel_fetch each, but for tiles of groups */
+    const size_t n_calls = tiles->are_blocks ? tile.n_panel_vectors * n_quads : tiles->step_inputs < PACK_GROUP ? n_quads : tile.n_steps;
     const size_t n_lines = ((n_next_bytes + 63) / 64 + n_blocks - 1) / n_blocks;
     const char *block = x->data + first_block * block_bytes + first_step * tiles->step_units * tile.x_row, *last = next + n_next_bytes;
     size_t first = run->first - first_block * x->width, left = run->end - run->first; /* in the block; in all */
@@ -215,11 +248,16 @@ static void panel_pass(const struct panel_run *run, const struct panel_tiles *ti
     tile.next_lines = (n_lines + n_calls - 1) / n_calls;
     for (size_t n; left > 0; left -= n, first = 0, block += block_bytes) {
         n = panel_least(x->width - first, left);
-        tile.x = block + first * 4;
+        tile.x = block;
+        tile.x_after = left > n ? block + block_bytes : block;
+        tile.is_first_block = left == run->end - run->first;
+        tile.first = first;
+        tile.n_tokens = n;
         tile.next_end = tile.next + n_lines * 64 < last ? tile.next + n_lines * 64 : last;
-        panel_block(tiles, tile, n);
+        panel_block(tiles, tile);
         tile.next = tile.next_end;
-        tile.out += n * tile.out_stride;
+        tile.from = panel_sums_at(tile.from, n, 0);
+        tile.to = panel_sums_at(tile.to, n, 0);
     }
 }
 
@@ -227,11 +265,13 @@ static void panel_pass(const struct panel_run *run, const struct panel_tiles *ti
 static void panel_whole(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
 {
     struct panel_tile tile = panel_tile_of(run, run->plan.few, panel, n_rows);
-    tile.x = activations_at(run->x, run->first);
+    tile.x = run->x->data + run->first / run->x->width * activations_block_bytes(run->x);
+    tile.first = run->first % run->x->width;
+    tile.n_tokens = run->end - run->first;
     tile.n_steps = n_steps;
     tile.next = panel;
     tile.next_lines = (tile.step_bytes + 63) / 64;
-    run->plan.whole[run->end - run->first - 1](&tile);
+    run->plan.whole[tile.n_tokens - 1](&tile);
 }
 
 /* All steps of one panel at once; what comes soon is fetched. */
@@ -243,11 +283,11 @@ static void panel_once(const struct panel_run *run, const char *panel, size_t n_
     panel_pass(run, run->plan.few, tile, 0, panel + STREAM_AHEAD, n_steps * tile.step_bytes);
 }
 
-/* So many steps at a time, of about the same number, that a chunk of them has about n_bytes at most. */
+/* So many steps at a time, of about the same number, that a chunk of them has n_bytes at most; a multiple of UNROLL. */
 static size_t panel_chunk_steps(size_t n_bytes, size_t step_bytes, size_t n_steps)
 {
-    size_t most = n_bytes / step_bytes + 1, n_chunks = (n_steps + most - 1) / most;
-    return (n_steps + n_chunks - 1) / n_chunks;
+    size_t most = n_bytes / step_bytes / UNROLL * UNROLL, n_chunks = (n_steps + most - 1) / most;
+    return ((n_steps + n_chunks - 1) / n_chunks + UNROLL - 1) / UNROLL * UNROLL;
 }
 
 /* A panel as it lies, chunk by chunk. */
@@ -259,7 +299,7 @@ static void panel_chunks(const struct panel_run *run, const char *panel, size_t 
     size_t chunk = panel_chunk_steps(is_short ? SHORT_CHUNK_BYTES : CHUNK_BYTES, tile.step_bytes, n_steps);
     for (size_t begin = 0; begin < n_steps; begin += tile.n_steps, tile.w += tile.n_steps * tile.step_bytes) {
         tile.n_steps = panel_least(chunk, n_steps - begin);
-        tile.is_first = begin == 0;
+        panel_set_sums(run, &tile, n_rows, begin == 0, begin + tile.n_steps == n_steps);
         size_t n_bytes = tile.n_steps * tile.step_bytes;
         panel_pass(run, tiles, tile, begin, tile.w + n_bytes, n_bytes);
     }
@@ -272,12 +312,12 @@ static void panel_unpacked_chunks(const struct panel_run *run, const char *panel
     const struct panel_tiles *few = run->plan.few, *tiles = run->plan.many;
     struct panel_tile tile = panel_tile_of(run, tiles, unpacked, n_rows);
     size_t steps_each = few->step_inputs / tiles->step_inputs, bytes_each = panel_step_bytes(few->type, tile.n_panel_vectors);
-    size_t chunk = UNPACKED_BYTES / (steps_each * tile.step_bytes);
+    size_t chunk = panel_chunk_steps(run->plan.unpacked_bytes, steps_each * tile.step_bytes, n_steps);
     for (size_t begin = 0, n; begin < n_steps; begin += n, panel += n * bytes_each) {
         n = panel_least(chunk, n_steps - begin);
         run->plan.unpack(unpacked, panel, tile.n_panel_vectors, n);
         tile.n_steps = n * steps_each;
-        tile.is_first = begin == 0;
+        panel_set_sums(run, &tile, n_rows, begin == 0, begin + n == n_steps);
         panel_pass(run, tiles, tile, begin * steps_each, panel + n * bytes_each, n * bytes_each);
     }
 }
@@ -291,19 +331,26 @@ static void panel_multiply(const struct panel_run *run, const char *panel, size_
         panel_whole(run, panel, n_rows, n_steps);
     else if (is_one_block && plan->few->wide[n_tokens - 1] == MOST_WIDE)
         panel_once(run, panel, n_rows, n_steps);
-    else if (plan->unpack && (plan->whole || n_tokens >= LEAST_UNPACKED))
+    else if (plan->unpack && n_tokens >= plan->least_unpacked)
         panel_unpacked_chunks(run, panel, n_rows, n_steps);
     else
         panel_chunks(run, panel, n_rows, n_steps);
 }
 
-static void panels_multiply(struct panel_run *run, const char *w, size_t n_rows)
+static void panels_multiply(const struct panel_run *all, const char *w, size_t n_rows)
 {
-    const struct panel_tiles *few = run->plan.few;
-    size_t n_in = run->x->n_in, n_steps = (n_in + few->step_inputs - 1) / few->step_inputs;
-    assert(run->x->type == few->type);
-    for (size_t row = 0; row < n_rows && run->first < run->end; row += PANEL_ROWS, run->out += PANEL_ROWS)
-        panel_multiply(run, w + packed_at(few->type, row, n_in), panel_least(PANEL_ROWS, n_rows - row), n_steps);
+    _Alignas(64) float carry[MOST_CARRIED * PANEL_ROWS];
+    const struct panel_tiles *few = all->plan.few;
+    const size_t n_in = all->x->n_in, n_steps = (n_in + few->step_inputs - 1) / few->step_inputs, width = all->x->width;
+    struct panel_run run = *all;
+    assert(all->x->type == few->type);
+    run.carry = carry;
+    for (size_t row = 0; row < n_rows; row += PANEL_ROWS)
+        for (run.first = all->first; run.first < all->end; run.first = run.end) {
+            run.end = panel_least((run.first / width + MOST_CARRIED / width) * width, all->end);
+            run.out = all->out + (run.first - all->first) * all->out_stride + row;
+            panel_multiply(&run, w + packed_at(few->type, row, n_in), panel_least(PANEL_ROWS, n_rows - row), n_steps);
+        }
 }
 
 #define PANEL_TILE(body, TYPE, suffix, vectors, tokens)                                                                              \
@@ -327,7 +374,7 @@ static void panels_multiply(struct panel_run *run, const char *w, size_t n_rows)
 #if defined(PANELS_GROUPS)
 #include "kernels/panel_groups.h"
 #endif
-#if defined(PANELS_ELEMENTS) || defined(PANELS_PAIRS)
+#if defined(PANELS_ELEMENTS) || defined(PANELS_PAIRS) || defined(PANELS_TILES)
 #include "kernels/prepare.h"
 #endif
 #if defined(PANELS_ELEMENTS)

@@ -2,7 +2,8 @@
  * peak.h - loops that only show what this processor can do: they measure, nothing is computed with them.
  *
  * A loop multiplies and adds in registers, with as many sums side by side as hide the latency of the instruction; the reader
- * goes through memory and does hardly anything with it. No kernel is faster than its loop.
+ * goes through memory and does hardly anything with it. No kernel is faster than its loop,
+ * but those of AMX, which are measured by what vectors can do.
  */
 #ifndef KERNELS_PEAK_H
 #define KERNELS_PEAK_H

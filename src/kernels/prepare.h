@@ -31,6 +31,7 @@ static void prepare_elements(const struct activations *to, const float *x, size_
 }
 #endif
 
+#if defined(PANELS_ELEMENTS) || defined(PANELS_PAIRS)
 /* PANEL_LANES inputs of a token, as bf16 or widened, the second of a pair first then. */
 KERNELS_ALWAYS_INLINE void prepare_row_of_pairs(uint32_t *to, const float *x, size_t n)
 {
@@ -55,8 +56,9 @@ static void prepare_pairs(const struct activations *to, const float *x, size_t x
             prepare_columns(activations_at(to, t) + unit * to->width * 4, to->width, rows, PANEL_LANES, n_tokens, (n + 1) / 2 * PAIR_UNITS);
         }
 }
+#endif
 
-#if defined(PANELS_ELEMENTS)
+#if defined(PANELS_ELEMENTS) || defined(PANELS_TILES)
 /* -127 for a NaN. */
 KERNELS_ALWAYS_INLINE vec prepare_rounded(vec x, vec inverse)
 {
@@ -64,17 +66,25 @@ KERNELS_ALWAYS_INLINE vec prepare_rounded(vec x, vec inverse)
     return v_add(clamped, v_set(ROUND_TO_INTEGER));
 }
 
-/* A token's group, of which n inputs exist. */
-KERNELS_ALWAYS_INLINE void prepare_row_of_group(char to[PACK_GROUP_UNITS * 4], const float *x, size_t n)
+/* A token's group, of which n inputs exist, as bytes; returns their scale. */
+KERNELS_ALWAYS_INLINE float prepare_bytes(char to[PACK_GROUP], const float *x, size_t n, int32_t *sum)
 {
     size_t low = panel_least(n, PANEL_LANES), high = n - low;
     vec a = low == PANEL_LANES ? v_load(x) : v_load_some(x, low), b = v_set(0.0f);
     if (high > 0)
         b = high == PANEL_LANES ? v_load(x + PANEL_LANES) : v_load_some(x + PANEL_LANES, high);
-    float most = v_join_max(v_max(v_max(v_set(0.0f), v_abs(a)), v_abs(b))), scale = most / 127.0f;
+    float most = v_join_max(v_max(v_max(v_set(0.0f), v_abs(a)), v_abs(b)));
     vec inverse = v_set(most > 0.0f ? 127.0f / most : 0.0f);
+    v_prepare_bytes(to, prepare_rounded(a, inverse), prepare_rounded(b, inverse), sum);
+    return most / 127.0f;
+}
+#endif
+
+#if defined(PANELS_ELEMENTS)
+KERNELS_ALWAYS_INLINE void prepare_row_of_group(char to[PACK_GROUP_UNITS * 4], const float *x, size_t n)
+{
     int32_t sum, start;
-    v_prepare_bytes(to, prepare_rounded(a, inverse), prepare_rounded(b, inverse), &sum);
+    float scale = prepare_bytes(to, x, n, &sum);
     start = PACK_SUM_START - 128 * sum;
     memcpy(to + PACK_GROUP, &scale, 4);
     memcpy(to + PACK_GROUP + 4, &start, 4);

@@ -20,6 +20,7 @@ extern const struct kernels kernels_neon;
 
 void kernels_use_avxvnni(struct kernels *table);
 void kernels_use_avx512vnni(struct kernels *table);
+void kernels_use_avx512amx(struct kernels *table); /* after avx512vnni */
 void kernels_use_avx512bf16(struct kernels *table);
 void kernels_use_neondot(struct kernels *table);
 

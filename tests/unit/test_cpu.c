@@ -1,6 +1,7 @@
 #include "base/cpu.h"
 
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/cgroup.h"
@@ -194,10 +195,23 @@ static void features_agree_with_the_compiler_s_own_look(void **state)
     assert_int_equal(!!(features & CPU_AVX512), avx512);
     if (avx512)
         assert_int_equal(!!(features & CPU_AVX512_VNNI), !!__builtin_cpu_supports("avx512vnni"));
-    if (features & (CPU_AVX512_BF16 | CPU_AVX512_VNNI))
+    if (features & (CPU_AVX512_BF16 | CPU_AVX512_VNNI | CPU_AMX_INT8))
         assert_true(features & CPU_AVX512);
     if (features)
         assert_true(features & CPU_AVX2);
+    assert_int_equal(features, cpu_detect_features());
+}
+
+/* Without the system's leave the first instruction would end the process. */
+static void tiles_are_claimed_with_the_system_s_leave(void **state)
+{
+    enum { ARCH_GET_XCOMP_PERM = 0x1022, TILE_DATA = 18 };
+    uint64_t granted = 0;
+    (void)state;
+    if (!(cpu_detect_features() & CPU_AMX_INT8))
+        skip();
+    assert_int_equal(syscall(SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &granted), 0);
+    assert_true(granted >> TILE_DATA & 1);
 }
 #elif defined(__aarch64__)
 static void every_aarch64_has_neon(void **state)
@@ -222,6 +236,7 @@ int main(void)
         cmocka_unit_test(an_affinity_mask_of_one_core_leaves_one),
 #if defined(__x86_64__)
         cmocka_unit_test(features_agree_with_the_compiler_s_own_look),
+        cmocka_unit_test(tiles_are_claimed_with_the_system_s_leave),
 #elif defined(__aarch64__)
         cmocka_unit_test(every_aarch64_has_neon),
 #endif

@@ -1,0 +1,304 @@
+/*
+ * avx512amx.c - AMX for q8 and q4 with many tokens: one instruction adds the products of up to 16 tokens, 16 outputs and a group of 32 inputs to a
+ * tile of integers. Integers are exact, and what is done with them is that of panel_groups.h: so are the bits.
+ *
+ * The sums of each group have to be scaled, and the way from a tile to a vector is through memory. What the processor then waits for:
+ *  - a tile that is stored too soon after its products (some 50 cycles) fills the queue of stores, and nothing else gets in: so groups are
+ *    multiplied three ahead, from one vector of outputs and one block of tokens to the next without a break;
+ *  - setting a tile to zero takes longer than loading what sums begin with (PACK_SUM_START);
+ *  - storing a tile takes the way in for 16 cycles: what is to run beside it must be few instructions, so these are written out.
+ */
+#include "kernels/sets.h"
+
+#include <assert.h>
+
+#include "kernels/avx512.h"
+#include "kernels/polynomial.h"
+
+#define PANELS_TILES
+#include "kernels/panels.h"
+
+enum {
+    TILE_TOKENS = 16,
+    QUADS = PACK_GROUP / 4,
+    TILE_BYTES = QUADS * 64, /* of weights */
+    SCALE_BYTES = PANEL_LANES * sizeof(uint16_t),
+    CHUNK_TILES_BYTES = 64 * 1024 /* of a panel, while all tokens pass: with a block of them they stay in L1 for the most part */
+};
+
+/* ---- tiles: registers whose shapes are set once a call; 0 to 3 hold sums, 4 and 5 tokens, 6 and 7 weights ---- */
+
+struct tile_shapes {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t n_rows[16];
+};
+_Static_assert(sizeof(struct tile_shapes) == 64, "as ldtilecfg reads it");
+
+static void tiles_begin(size_t n_tokens)
+{
+    struct tile_shapes shapes = {.palette = 1};
+    for (size_t i = 0; i < 8; i++) {
+        shapes.n_rows[i] = (uint8_t)(i < 6 ? n_tokens : QUADS);
+        shapes.row_bytes[i] = i == 4 || i == 5 ? PACK_GROUP : 64;
+    }
+    __asm__ volatile("ldtilecfg %0" : : "m"(shapes) : "memory");
+}
+
+static void tiles_end(void)
+{
+    __asm__ volatile("tilerelease" : : : "memory");
+}
+
+/* A tile's sums on their way to vectors, and what they begin with. */
+struct tile_room {
+    _Alignas(64) int32_t sums[TILE_TOKENS][PANEL_LANES], start[TILE_TOKENS][PANEL_LANES];
+};
+_Static_assert(offsetof(struct tile_room, start) == 1024, "as TILE_MULTIPLY has it");
+
+/* The products of a group, into tile `sums`. */
+#define TILE_MULTIPLY(x, w, sums, tokens, weights)                                                                                   \
+    __asm__ volatile("tileloadd 1024(%[room],%[line],1), %%tmm" #sums "\n\t"                                                         \
+                     "tileloadd (%[from_x],%[group],1), %%tmm" #tokens "\n\t"                                                        \
+                     "tileloadd (%[from_w],%[line],1), %%tmm" #weights "\n\t"                                                        \
+                     "tdpbssd %%tmm" #weights ", %%tmm" #tokens ", %%tmm" #sums                                                      \
+                     :                                                                                                               \
+                     : [room] "r"(room), [line] "r"((size_t)64), [group] "r"((size_t)PACK_GROUP), [from_x] "r"(x), [from_w] "r"(w)   \
+                     : "memory");
+
+#define TILE_STORE(sums)                                                                                                             \
+    __asm__ volatile("tilestored %%tmm" #sums ", (%[room],%[line],1)" : : [room] "r"(room), [line] "r"((size_t)64) : "memory");
+
+/* As panel_add_scaled. */
+#define TILE_SCALE_TOKEN(t)                                                                                                          \
+    if (t < n_tokens)                                                                                                                \
+        __asm__("vmovaps %[scale], %[p]\n\t"                                                                                         \
+                "vfmadd132ps " #t "*64(%[room]), %[correction], %[p]\n\t"                                                            \
+                "vfmadd231ps " #t "*4(%[x_scales])%{1to16%}, %[p], %[acc]"                                                           \
+                : [acc] "+v"(acc[t]), [p] "=&v"(p)                                                                                   \
+                : [scale] "v"(scale), [correction] "v"(correction), [room] "r"(room), [x_scales] "r"(x_scales), "m"(room->sums[t]));
+
+/* acc += what was stored, times the scales of both; x: the group's activations. */
+#define TILE_SCALE(x, w_scales)                                                                                                      \
+    {                                                                                                                                \
+        const char *x_scales = (x) + n_tokens * PACK_GROUP;                                                                          \
+        vec scale = v_load_weights(WEIGHT_BF16, w_scales), correction = v_mul(scale, v_set(-PACK_SUM_START_VALUE)), p;               \
+        TILE_SCALE_TOKEN(0) TILE_SCALE_TOKEN(1) TILE_SCALE_TOKEN(2) TILE_SCALE_TOKEN(3)                                              \
+        TILE_SCALE_TOKEN(4) TILE_SCALE_TOKEN(5) TILE_SCALE_TOKEN(6) TILE_SCALE_TOKEN(7)                                              \
+        TILE_SCALE_TOKEN(8) TILE_SCALE_TOKEN(9) TILE_SCALE_TOKEN(10) TILE_SCALE_TOKEN(11)                                            \
+        TILE_SCALE_TOKEN(12) TILE_SCALE_TOKEN(13) TILE_SCALE_TOKEN(14) TILE_SCALE_TOKEN(15)                                          \
+    }
+
+/* Group i of four, whose products were made three steps before. */
+#define TILE_STEP(i, x_ahead, w_ahead, sums_ahead, tokens, weights)                                                                  \
+    TILE_MULTIPLY(x_ahead, w_ahead, sums_ahead, tokens, weights)                                                                     \
+    TILE_STORE(i)                                                                                                                    \
+    TILE_SCALE(x + i * x_step, w_scales + i * SCALE_BYTES)
+
+/* ---- a block of tokens ---- */
+
+static bool is_asked_for(const struct panel_tile *tile, size_t t)
+{
+    return t >= tile->first && t < tile->first + tile->n_tokens;
+}
+
+/* Whether all of a vector's sums are asked for. */
+KERNELS_ALWAYS_INLINE bool is_whole(size_t n_tokens, const struct panel_tile *tile, const struct panel_sums *sums, size_t v)
+{
+    return n_tokens == tile->n_tokens && sums->n_rows >= (v + 1) * PANEL_LANES;
+}
+
+KERNELS_ALWAYS_INLINE void block_load(size_t n_tokens, vec acc[TILE_TOKENS], const struct panel_tile *tile, size_t v)
+{
+    const struct panel_sums *from = &tile->from;
+#pragma GCC unroll 16
+    for (size_t t = 0; t < n_tokens; t++)
+        acc[t] = v_set(0.0f);
+    if (!from->at)
+        return;
+    if (is_whole(n_tokens, tile, from, v))
+#pragma GCC unroll 16
+        for (size_t t = 0; t < n_tokens; t++)
+            acc[t] = v_load(from->at + t * from->stride + v * PANEL_LANES);
+    else
+#pragma GCC unroll 16
+        for (size_t t = 0; t < n_tokens; t++)
+            if (is_asked_for(tile, t))
+                acc[t] = panel_load_sums(from, v, t - tile->first);
+}
+
+KERNELS_ALWAYS_INLINE void block_store(size_t n_tokens, const vec acc[TILE_TOKENS], const struct panel_tile *tile, size_t v)
+{
+    const struct panel_sums *to = &tile->to;
+    if (is_whole(n_tokens, tile, to, v))
+#pragma GCC unroll 16
+        for (size_t t = 0; t < n_tokens; t++)
+            v_store(to->at + t * to->stride + v * PANEL_LANES, acc[t]);
+    else
+#pragma GCC unroll 16
+        for (size_t t = 0; t < n_tokens; t++) {
+            if (is_asked_for(tile, t))
+                panel_store_sums(to, v, t - tile->first, acc[t]);
+        }
+}
+
+/* All tokens of a block and all vectors of a panel; of tokens that are not asked for, nothing is kept. When it begins, tiles 0 to 2 hold the products
+   of its first three groups; when it ends, those of the next block. */
+KERNELS_ALWAYS_INLINE void block_multiply(size_t n_tokens, const struct panel_tile *tile)
+{
+    const size_t n_groups = tile->n_steps, n_rest = n_groups % UNROLL, n_vectors = tile->n_panel_vectors;
+    const size_t x_step = PACK_GROUP_UNITS * 4 * n_tokens;
+    const char *w = tile->w, *w_scales = w + n_vectors * n_groups * TILE_BYTES, *next = tile->next;
+    struct tile_room memory, *room = &memory;
+    vec acc[TILE_TOKENS];
+
+    __asm__("" : "+r"(room)); /* one register for all */
+    for (size_t t = 0; t < n_tokens; t++)
+        _mm512_store_si512(room->start[t], _mm512_set1_epi32(PACK_SUM_START));
+    if (tile->is_first_block && n_groups >= UNROLL) {
+        TILE_MULTIPLY(tile->x, w, 0, 4, 6)
+        TILE_MULTIPLY(tile->x + x_step, w + TILE_BYTES, 1, 5, 7)
+        TILE_MULTIPLY(tile->x + 2 * x_step, w + 2 * TILE_BYTES, 2, 4, 6)
+    }
+    for (size_t v = 0; v < n_vectors; v++) {
+        const bool is_last = v + 1 == n_vectors;
+        const char *x = tile->x;
+        block_load(n_tokens, acc, tile, v);
+        for (size_t left = n_groups; left >= UNROLL; left -= UNROLL) {
+            const char *x_next = x + UNROLL * x_step, *w_next = w + UNROLL * TILE_BYTES;
+            if (left < 2 * UNROLL) {
+                x_next = is_last ? tile->x_after : tile->x;
+                w_next = is_last ? tile->w : w_next + n_rest * TILE_BYTES;
+            }
+            if (next < tile->next_end)
+                next = panel_fetch(next, tile->next_lines, false);
+            TILE_STEP(0, x + 3 * x_step, w + 3 * TILE_BYTES, 3, 5, 7)
+            TILE_STEP(1, x_next, w_next, 0, 4, 6)
+            TILE_STEP(2, x_next + x_step, w_next + TILE_BYTES, 1, 5, 7)
+            TILE_STEP(3, x_next + 2 * x_step, w_next + 2 * TILE_BYTES, 2, 4, 6)
+            x += UNROLL * x_step;
+            w += UNROLL * TILE_BYTES;
+            w_scales += UNROLL * SCALE_BYTES;
+        }
+        for (size_t i = 0; i < n_rest; i++, x += x_step, w += TILE_BYTES, w_scales += SCALE_BYTES) {
+            TILE_MULTIPLY(x, w, 3, 5, 7)
+            TILE_STORE(3)
+            TILE_SCALE(x, w_scales)
+        }
+        block_store(n_tokens, acc, tile, v);
+    }
+}
+
+#define BLOCK(n)                                                                                                                     \
+    static __attribute__((noinline)) void block_##n(const struct panel_tile *tile)                                                   \
+    {                                                                                                                                \
+        block_multiply(n, tile);                                                                                                     \
+    }
+BLOCK(1) BLOCK(2) BLOCK(3) BLOCK(4) BLOCK(5) BLOCK(6) BLOCK(7) BLOCK(8) BLOCK(9) BLOCK(10) BLOCK(11) BLOCK(12) BLOCK(13) BLOCK(14) BLOCK(15) BLOCK(16)
+#define BOTH(n) {block_##n, block_##n}
+static panel_tile_function *const blocks[TILE_TOKENS][2] = {BOTH(1), BOTH(2),  BOTH(3),  BOTH(4),  BOTH(5),  BOTH(6),  BOTH(7),  BOTH(8),
+                                                            BOTH(9), BOTH(10), BOTH(11), BOTH(12), BOTH(13), BOTH(14), BOTH(15), BOTH(16)};
+static const unsigned char no_whole_panels[TILE_TOKENS] = {0};
+
+/* ---- weights: for each vector of outputs a chunk's groups as signed bytes, behind all of these their scales ---- */
+
+KERNELS_ALWAYS_INLINE void unpack_tile(enum weight_type type, char *to, const char *from, size_t load_bytes)
+{
+    const bits flip = _mm512_set1_epi8((char)0x80);
+    const size_t n_loads = panel_n_loads(type);
+    for (size_t j = 0; j < n_loads; j++) {
+        bits loaded = b_load(from + j * load_bytes);
+        if (type == WEIGHT_Q8) {
+            _mm512_store_si512(to + j * 64, _mm512_xor_si512(loaded, flip));
+        } else {
+            _mm512_store_si512(to + j * 64, _mm512_xor_si512(b_low_codes(loaded), flip));
+            _mm512_store_si512(to + (n_loads + j) * 64, _mm512_xor_si512(b_high_codes(loaded), flip));
+        }
+    }
+}
+
+KERNELS_ALWAYS_INLINE void unpack_groups(enum weight_type type, char *to, const char *from, size_t n_vectors, size_t n_groups)
+{
+    const size_t load_bytes = n_vectors * 64, step_bytes = panel_step_bytes(type, n_vectors), scales_at = panel_n_loads(type) * load_bytes;
+    char *w_scales = to + n_vectors * n_groups * TILE_BYTES;
+    for (size_t g = 0; g < n_groups; g++, from += step_bytes)
+        for (size_t v = 0; v < n_vectors; v++) {
+            unpack_tile(type, to + (v * n_groups + g) * TILE_BYTES, from + v * 64, load_bytes);
+            memcpy(w_scales + (v * n_groups + g) * SCALE_BYTES, from + scales_at + v * SCALE_BYTES, SCALE_BYTES);
+        }
+}
+
+static void unpack_q8(char *to, const char *from, size_t n_vectors, size_t n_groups)
+{
+    unpack_groups(WEIGHT_Q8, to, from, n_vectors, n_groups);
+}
+
+static void unpack_q4(char *to, const char *from, size_t n_vectors, size_t n_groups)
+{
+    unpack_groups(WEIGHT_Q4, to, from, n_vectors, n_groups);
+}
+
+/* ---- the rows ---- */
+
+#define TILES(TYPE)                                                                                                                  \
+    {                                                                                                                                \
+        .type = TYPE, .step_inputs = PACK_GROUP, .step_units = PACK_GROUP_UNITS, .are_blocks = true, .most_tokens = TILE_TOKENS,      \
+        .wide = no_whole_panels, .tiles = blocks                                                                                     \
+    }
+static const struct panel_tiles tiles_q8 = TILES(WEIGHT_Q8), tiles_q4 = TILES(WEIGHT_Q4);
+
+/* The rows of the set before, for so few tokens that they are one block. Written once, when the tables are made. */
+static __typeof__(((struct kernels *)0)->multiply_packed[0]) multiply_few_q8, multiply_few_q4;
+static __typeof__(((struct kernels *)0)->prepare[0]) prepare_few;
+
+static bool is_few(const struct activations *x)
+{
+    return x->n_tokens <= x->width;
+}
+
+#define MULTIPLY(TYPE, suffix)                                                                                                       \
+    static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x, size_t first,  \
+                                  size_t n_tokens)                                                                                   \
+    {                                                                                                                                \
+        struct panel_run run = {.plan = {.few = &tiles_##suffix, .many = &tiles_q8, .unpack = unpack_##suffix,                        \
+                                         .unpacked_bytes = CHUNK_TILES_BYTES},                                                       \
+                                .out = out, .out_stride = out_stride, .x = x, .first = first, .end = first + n_tokens};              \
+        if (is_few(x)) {                                                                                                             \
+            multiply_few_##suffix(out, out_stride, w, n_rows, x, first, n_tokens);                                                   \
+            return;                                                                                                                  \
+        }                                                                                                                            \
+        tiles_begin(x->width);                                                                                                       \
+        panels_multiply(&run, w, n_rows);                                                                                            \
+        tiles_end();                                                                                                                 \
+    }
+MULTIPLY(WEIGHT_Q8, q8)
+MULTIPLY(WEIGHT_Q4, q4)
+
+/* A group of a block: its bytes token by token, as a tile wants them, then the scales. */
+static void prepare_tiles(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+{
+    if (is_few(to)) {
+        prepare_few(to, x, x_stride, first, end);
+        return;
+    }
+    for (size_t t = 0; t < to->n_tokens; t++) {
+        const size_t i = t % to->width;
+        char *group = activations_at(to, t - i) + first / PACK_GROUP * PACK_GROUP_UNITS * 4 * to->width;
+        for (size_t k = first; k < end; k += PACK_GROUP, group += PACK_GROUP_UNITS * 4 * to->width) {
+            int32_t sum; /* of no use here */
+            float scale = prepare_bytes(group + i * PACK_GROUP, x + t * x_stride + k, panel_least(PACK_GROUP, end - k), &sum);
+            memcpy(group + to->width * PACK_GROUP + i * 4, &scale, sizeof scale);
+        }
+    }
+}
+
+void kernels_use_avx512amx(struct kernels *table)
+{
+    multiply_few_q8 = table->multiply_packed[WEIGHT_Q8];
+    multiply_few_q4 = table->multiply_packed[WEIGHT_Q4];
+    prepare_few = table->prepare[WEIGHT_Q8];
+    table->multiply_packed[WEIGHT_Q8] = multiply_q8;
+    table->multiply_packed[WEIGHT_Q4] = multiply_q4;
+    table->prepare[WEIGHT_Q8] = table->prepare[WEIGHT_Q4] = prepare_tiles;
+    table->tokens_per_block[WEIGHT_Q8] = table->tokens_per_block[WEIGHT_Q4] = TILE_TOKENS;
+}
