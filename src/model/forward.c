@@ -44,7 +44,7 @@ struct step {
     float *x;                   /* (n_tokens, d_model): the residual stream */
     float *h;                   /* (n_tokens, d_model): a norm's output, later a branch's */
     float *qkv, *attended;
-    float *up, *gate;           /* (n_tokens, d_ffn) */
+    float *hidden;              /* (n_tokens, d_ffn) */
     float *cosine, *sine;       /* (n_tokens, d_head / 2) */
     float *logits;              /* (n_outputs, n_vocab) */
     struct attention attention;
@@ -126,7 +126,7 @@ static bool allocate(struct step *step, struct error *err)
     const struct model_config *config = &step->model->config;
     struct arena *arena = &step->forward->arena;
     size_t n = step->batch->n_tokens, n_q = config->n_heads * config->d_head, n_kv = config->n_kv_heads * config->d_head;
-    bool has_rope = config->family->position == POSITION_ROPE, is_gated = config->family->is_gated;
+    bool has_rope = config->family->position == POSITION_ROPE;
 
     arena_reset(arena);
     step->views = rows(arena, n, 1, sizeof *step->views);
@@ -137,14 +137,12 @@ static bool allocate(struct step *step, struct error *err)
     step->h = float_rows(arena, n, config->d_model);
     step->qkv = float_rows(arena, n, n_q + 2 * n_kv);
     step->attended = float_rows(arena, n, n_q);
-    step->up = float_rows(arena, n, config->d_ffn);
-    step->gate = is_gated ? float_rows(arena, n, config->d_ffn) : NULL;
+    step->hidden = float_rows(arena, n, config->d_ffn);
     step->cosine = has_rope ? float_rows(arena, n, config->d_head / 2) : NULL;
     step->sine = has_rope ? float_rows(arena, n, config->d_head / 2) : NULL;
     step->logits = float_rows(arena, step->batch->n_outputs, config->n_vocab);
     if (!step->views || !step->positions || !step->segments.items || !step->outputs.items || !step->x || !step->h ||
-        !step->qkv || !step->attended || !step->up || (is_gated && !step->gate) ||
-        (has_rope && (!step->cosine || !step->sine)) || !step->logits)
+        !step->qkv || !step->attended || !step->hidden || (has_rope && (!step->cosine || !step->sine)) || !step->logits)
         return error_no_memory(err);
     return true;
 }
@@ -268,8 +266,7 @@ static bool project_back(struct step *step, size_t layer, enum projection projec
 {
     struct linear_call call = call_on(step, input, width);
     size_t d_model = step->model->config.d_model;
-    call.jobs[0] = (struct linear_job){step->model->layer_sites[layer][projection], step->h, d_model};
-    call.n_jobs = 1;
+    call.jobs[call.n_jobs++].site = step->model->layer_sites[layer][projection];
     call.after = LINEAR_ADD;
     call.residual = step->x;
     call.residual_stride = d_model;
@@ -293,14 +290,12 @@ static bool run_mlp(struct step *step, size_t layer, struct error *err)
     normalize(step, step->model->layer_norms[layer][NORM_ROLE_MLP], NULL, step->batch->n_tokens);
 
     struct linear_call call = call_on(step, step->h, config->d_model);
-    bool is_gated = config->family->is_gated;
-    float *hidden = is_gated ? step->gate : step->up;
     call.activation = config->activation;
-    call.after = is_gated ? LINEAR_GATE : LINEAR_ACTIVATE;
-    if (is_gated)
-        call.jobs[call.n_jobs++] = (struct linear_job){sites[PROJECTION_GATE], step->gate, config->d_ffn};
-    call.jobs[call.n_jobs++] = (struct linear_job){sites[PROJECTION_UP], step->up, config->d_ffn};
-    return run(step, &call, err) && project_back(step, layer, PROJECTION_DOWN, hidden, config->d_ffn, err);
+    call.after = config->family->is_gated ? LINEAR_GATE : LINEAR_ACTIVATE;
+    if (config->family->is_gated)
+        call.jobs[call.n_jobs++] = (struct linear_job){sites[PROJECTION_GATE], step->hidden, config->d_ffn};
+    call.jobs[call.n_jobs++] = (struct linear_job){sites[PROJECTION_UP], step->hidden, config->d_ffn};
+    return run(step, &call, err) && project_back(step, layer, PROJECTION_DOWN, step->hidden, config->d_ffn, err);
 }
 
 static bool run_head(struct step *step, struct error *err)

@@ -2,12 +2,14 @@
  * linear.c - two phases. First activations are prepared for the weights' type, and u = A x for each segment and delta, in units that are laid
  * end to end and cut into shares of equal cost; a unit is multiplied while the next one is fetched. Then the output rows: each part takes one contiguous span of the
  * jobs' rows, laid end to end, so that a thread streams its weights, and after them its stretch of each B, in one
- * go; and finishes the outputs (deltas, gain, bias, what comes after) while they are in L2.
+ * go; and finishes the outputs (deltas, gain, bias, what comes after) while they are in L2. What something comes after waits there in memory of
+ * the thread's own: rows of outputs that are a power of two apart would drive each other out of the cache.
  */
 #include "model/linear.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "base/huge.h"
@@ -24,7 +26,7 @@ enum {
     FETCH_TOKENS = 4,       /* fetching a row of A takes as long as multiplying it with so many tokens */
     LEAST_WORK = 1 << 15,   /* multiplications that are worth another part */
     LEAST_PREPARED = 1 << 14, /* activations whose preparation is */
-    FETCH_AHEAD = 4,        /* tokens, whose outputs are fetched before they are finished */
+    FETCH_AHEAD = 4,        /* tokens, for whose outputs their place is fetched */
     FEW_THREADS = 8         /* with more of them, spans are halved, so that a late one costs less */
 };
 
@@ -47,6 +49,7 @@ struct work {
     const struct linear_scratch *scratch;
     size_t first_items[LINEAR_MOST_JOBS + 1]; /* where the jobs' items begin */
     size_t n_units, cost, n_steps;
+    size_t block; /* output rows that are finished together */
     struct activations prepared[N_WEIGHT_TYPES]; /* data NULL: no weights are of the type */
 };
 
@@ -268,6 +271,12 @@ static void begin(void *context, size_t part, size_t n_parts, size_t thread)
 
 /* ---- second phase: by rows ---- */
 
+/* Where outputs go: from the first token's first one on. */
+struct outputs {
+    float *at;
+    size_t stride;
+};
+
 static void multiply(const struct work *work, float *out, size_t out_stride, const struct matrix *weight, size_t row, size_t n_rows,
                      size_t first, size_t n_tokens)
 {
@@ -275,17 +284,16 @@ static void multiply(const struct work *work, float *out, size_t out_stride, con
     work->kernels->multiply_packed[weight->type](out, out_stride, panels, n_rows, &work->prepared[weight->type], first, n_tokens);
 }
 
-static void multiply_weights(const struct work *work, size_t job, size_t row, size_t n_rows)
+static void multiply_weights(const struct work *work, struct outputs to, size_t job, size_t row, size_t n_rows)
 {
     const struct linear_call *call = work->call;
-    const struct linear_job *to = &call->jobs[job];
     for (size_t s = 0, end; s < call->n_segments; s = end) {
         const struct matrix *weight = view_of(call, job, s)->weight;
         for (end = s + 1; end < call->n_segments && view_of(call, job, end)->weight == weight; end++)
             continue;
         size_t first = call->segments[s].first;
         size_t last = call->segments[end - 1].first + call->segments[end - 1].n_tokens;
-        multiply(work, to->out + first * to->out_stride + row, to->out_stride, weight, row, n_rows, first, last - first);
+        multiply(work, to.at + first * to.stride, to.stride, weight, row, n_rows, first, last - first);
     }
 }
 
@@ -305,35 +313,33 @@ static void fetch_panels(const struct delta *delta, size_t row, size_t n_rows)
         __builtin_prefetch(b + at, 0, 2);
 }
 
-static void add_deltas(const struct work *work, size_t job, size_t row, size_t n_rows)
+static void add_deltas(const struct work *work, struct outputs to, size_t job, size_t row, size_t n_rows)
 {
     static const float ONE = 1;
-    const struct linear_job *to = &work->call->jobs[job];
     for (size_t i = work->first_items[job]; i < work->first_items[job + 1]; i++) {
         const struct linear_item *item = &work->scratch->items[i];
         const struct delta *delta = item->delta;
-        float *out = to->out + item->first_token * to->out_stride + row;
+        float *out = to.at + item->first_token * to.stride;
         if (i + 1 < work->first_items[job + 1])
             fetch_panels(item[1].delta, row, n_rows);
-        work->kernels->expand[delta->type](out, to->out_stride, panels_from(delta, row), delta->rank, item->u, delta->rank,
+        work->kernels->expand[delta->type](out, to.stride, panels_from(delta, row), delta->rank, item->u, delta->rank,
                                            delta->scale, n_rows, item->n_tokens);
         /* scale * bias is a pair of rank one whose u is 1. */
         if (delta->bias)
-            work->kernels->expand[WEIGHT_F32](out, to->out_stride, delta->bias + row, 1, &ONE, 0, delta->scale, n_rows,
+            work->kernels->expand[WEIGHT_F32](out, to.stride, delta->bias + row, 1, &ONE, 0, delta->scale, n_rows,
                                               item->n_tokens);
     }
 }
 
-static void finish_segment(const struct work *work, size_t job, size_t segment, size_t row, size_t n_rows)
+static void finish_segment(const struct work *work, struct outputs to, size_t job, size_t segment, size_t row, size_t n_rows)
 {
     const struct linear_call *call = work->call;
     const struct site_view *view = view_of(call, job, segment);
-    const struct linear_job *to = &call->jobs[job];
-    float *out = to->out + call->segments[segment].first * to->out_stride + row;
+    float *out = to.at + call->segments[segment].first * to.stride;
 
     if (!view->row_gain && !view->bias)
         return;
-    for (size_t t = 0; t < call->segments[segment].n_tokens; t++, out += to->out_stride) {
+    for (size_t t = 0; t < call->segments[segment].n_tokens; t++, out += to.stride) {
         if (view->row_gain)
             work->kernels->multiply(out, view->row_gain + row, n_rows);
         if (view->bias)
@@ -341,46 +347,45 @@ static void finish_segment(const struct work *work, size_t job, size_t segment, 
     }
 }
 
-static void compute_rows(const struct work *work, size_t job, size_t row, size_t n_rows)
+static void compute_rows(const struct work *work, struct outputs to, size_t job, size_t row, size_t n_rows)
 {
-    multiply_weights(work, job, row, n_rows);
-    add_deltas(work, job, row, n_rows);
+    multiply_weights(work, to, job, row, n_rows);
+    add_deltas(work, to, job, row, n_rows);
     for (size_t s = 0; s < work->call->n_segments; s++)
-        finish_segment(work, job, s, row, n_rows);
+        finish_segment(work, to, job, s, row, n_rows);
 }
 
-/* A token's outputs, of which some have left L2 again when there are many tokens. */
-static void fetch_outputs(const struct work *work, size_t t, size_t row, size_t n_rows)
+/* Where a token's finished outputs go. */
+static float *target(const struct linear_call *call, size_t t, size_t row)
 {
-    const struct linear_call *call = work->call;
-    for (size_t i = 0; i < n_rows; i += 16) {
-        __builtin_prefetch(call->jobs[0].out + t * call->jobs[0].out_stride + row + i, 1);
-        if (call->after == LINEAR_GATE)
-            __builtin_prefetch(call->jobs[1].out + t * call->jobs[1].out_stride + row + i);
-        if (call->after == LINEAR_ADD)
-            __builtin_prefetch(call->residual + t * call->residual_stride + row + i, 1);
-    }
+    if (call->after == LINEAR_ADD)
+        return call->residual + t * call->residual_stride + row;
+    return call->jobs[0].out + t * call->jobs[0].out_stride + row;
 }
 
-static void finish_rows(const struct work *work, size_t row, size_t n_rows)
+/* These are far apart, and the processor does not see them coming. */
+static void fetch_target(const struct linear_call *call, size_t t, size_t row, size_t n_rows)
+{
+    for (size_t i = 0; i < n_rows; i += 16)
+        __builtin_prefetch(target(call, t, row) + i, 1);
+}
+
+/* What comes after, with outputs of the first job and, where they are gated, of the second. */
+static void finish_rows(const struct work *work, struct outputs first, struct outputs second, size_t row, size_t n_rows)
 {
     const struct linear_call *call = work->call;
-    const struct linear_job *first = &call->jobs[0], *second = &call->jobs[1];
-    if (call->after == LINEAR_PLAIN)
-        return;
-    for (size_t t = 0; t < call->n_tokens; t++) {
-        float *out = first->out + t * first->out_stride + row;
+    for (size_t t = 0; t < call->n_tokens; t++, first.at += first.stride, second.at += second.stride) {
+        float *to = target(call, t, row);
         if (t + FETCH_AHEAD < call->n_tokens)
-            fetch_outputs(work, t + FETCH_AHEAD, row, n_rows);
-        switch (call->after) {
-        case LINEAR_PLAIN: break;
-        case LINEAR_ADD: work->kernels->add(call->residual + t * call->residual_stride + row, out, n_rows); break;
-        case LINEAR_ACTIVATE: work->kernels->activate[call->activation](out, n_rows); break;
-        case LINEAR_GATE:
-            work->kernels->activate[call->activation](out, n_rows);
-            work->kernels->multiply(out, second->out + t * second->out_stride + row, n_rows);
-            break;
+            fetch_target(call, t + FETCH_AHEAD, row, n_rows);
+        if (call->after == LINEAR_ADD) {
+            work->kernels->add(to, first.at, n_rows);
+            continue;
         }
+        work->kernels->activate[call->activation](first.at, n_rows);
+        if (call->after == LINEAR_GATE)
+            work->kernels->multiply(first.at, second.at, n_rows);
+        memcpy(to, first.at, n_rows * sizeof *to);
     }
 }
 
@@ -401,20 +406,48 @@ static size_t choose_block(size_t n_tokens)
     return size_max(n_rows, ROW_STEP);
 }
 
-/* Rows [first, end) of the jobs' rows laid end to end, each job's from a multiple of ROW_STEP. Two gated jobs lie beside each
-   other instead. */
-static void compute_span(const struct work *work, size_t first, size_t end)
+/* Some output rows, of all tokens. */
+static void compute_block(const struct work *work, size_t job, size_t row, size_t n_rows, float *waiting)
+{
+    const struct linear_job *to = &work->call->jobs[job];
+    if (work->call->after == LINEAR_PLAIN) {
+        compute_rows(work, (struct outputs){to->out + row, to->out_stride}, job, row, n_rows);
+        return;
+    }
+    struct outputs first = {waiting, n_rows}, second = {waiting + n_rows * work->call->n_tokens, n_rows};
+    compute_rows(work, first, 0, row, n_rows);
+    if (work->call->after == LINEAR_GATE)
+        compute_rows(work, second, 1, row, n_rows);
+    finish_rows(work, first, second, row, n_rows);
+}
+
+/* Floats that wait for what comes after, of one thread. */
+static size_t n_waiting(const struct work *work)
 {
     const struct linear_call *call = work->call;
-    size_t n_stacked = call->after == LINEAR_GATE ? 1 : call->n_jobs, block = choose_block(call->n_tokens);
+    size_t n_jobs = call->after == LINEAR_PLAIN ? 0 : call->after == LINEAR_GATE ? 2 : 1;
+    return align_up(n_jobs * call->n_tokens * size_min(work->block, n_out_of(work, 0)), 16);
+}
+
+static bool reserve_waiting(const struct work *work, const struct pool *pool, struct linear_scratch *scratch, struct error *err)
+{
+    size_t n_bytes = pool_n_threads(pool) * n_waiting(work) * sizeof *scratch->waiting;
+    if (n_bytes > 0)
+        scratch->waiting = grow(scratch->waiting, &scratch->waiting_bytes, n_bytes);
+    return n_bytes == 0 || scratch->waiting || error_no_memory(err);
+}
+
+/* Rows [first, end) of the jobs' rows laid end to end, each job's from a multiple of ROW_STEP. Two gated jobs lie beside each
+   other instead. */
+static void compute_span(const struct work *work, size_t first, size_t end, float *waiting)
+{
+    const struct linear_call *call = work->call;
+    size_t n_stacked = call->after == LINEAR_GATE ? 1 : call->n_jobs;
     for (size_t job = 0, start = 0; job < n_stacked; start += n_steps_of(work, job) * ROW_STEP, job++) {
         size_t from = size_max(first, start), to = size_min(end, start + n_out_of(work, job));
         for (size_t row = from, n_rows; row < to; row += n_rows) {
-            n_rows = size_min(block, to - row);
-            compute_rows(work, job, row - start, n_rows);
-            if (call->after == LINEAR_GATE)
-                compute_rows(work, 1, row - start, n_rows);
-            finish_rows(work, row - start, n_rows);
+            n_rows = size_min(work->block, to - row);
+            compute_block(work, job, row - start, n_rows, waiting);
         }
     }
 }
@@ -422,8 +455,8 @@ static void compute_span(const struct work *work, size_t first, size_t end)
 static void compute(void *context, size_t part, size_t n_parts, size_t thread)
 {
     const struct work *work = context;
-    (void)thread;
-    compute_span(work, part * work->n_steps / n_parts * ROW_STEP, (part + 1) * work->n_steps / n_parts * ROW_STEP);
+    compute_span(work, part * work->n_steps / n_parts * ROW_STEP, (part + 1) * work->n_steps / n_parts * ROW_STEP,
+                 work->scratch->waiting + thread * n_waiting(work));
 }
 
 static size_t choose_parts(const struct pool *pool, size_t most, size_t n_multiplications)
@@ -469,7 +502,8 @@ bool linear_run(const struct linear_call *call, const struct model *model, struc
     assert(call->n_jobs >= 1 && call->n_jobs <= LINEAR_MOST_JOBS && call->n_tokens > 0);
     assert(call->after == LINEAR_PLAIN || call->n_jobs == (call->after == LINEAR_GATE ? 2u : 1u));
 
-    if (!run_first_phase(&work, pool, scratch, err))
+    work.block = choose_block(call->n_tokens);
+    if (!reserve_waiting(&work, pool, scratch, err) || !run_first_phase(&work, pool, scratch, err))
         return false;
     size_t n_rows = 0;
     for (size_t job = 0; job < call->n_jobs; job++) {
@@ -486,5 +520,6 @@ void linear_scratch_finish(struct linear_scratch *scratch)
     free(scratch->units);
     free(scratch->low_rank);
     free(scratch->prepared);
+    free(scratch->waiting);
     *scratch = (struct linear_scratch){0};
 }

@@ -24,9 +24,9 @@ struct linear_job {
 
 enum linear_after {
     LINEAR_PLAIN,
-    LINEAR_ADD,      /* residual += jobs[0].out */
-    LINEAR_ACTIVATE, /* jobs[0].out = activation(jobs[0].out) */
-    LINEAR_GATE      /* jobs[0].out = activation(jobs[0].out) * jobs[1].out; both as wide */
+    LINEAR_ADD,      /* residual += outputs of jobs[0], whose out is not used */
+    LINEAR_ACTIVATE, /* jobs[0].out = activation(its outputs) */
+    LINEAR_GATE      /* jobs[0].out = activation(its outputs) * outputs of jobs[1], whose out is not used; both as wide */
 };
 
 #define LINEAR_MOST_JOBS 3
@@ -44,13 +44,14 @@ struct linear_call {
     size_t residual_stride;
 };
 
-/* Memory for low-rank parts and prepared activations, which grows to what was needed most. Zeroed is a fine start. */
+/* Memory for low-rank parts, prepared activations and outputs that something comes after, which grows to what was needed most. Zeroed is a fine start. */
 struct linear_scratch {
     struct linear_item *items;
     struct linear_unit *units;
     float *low_rank;
     void *prepared;
-    size_t items_bytes, units_bytes, low_rank_bytes, prepared_bytes;
+    float *waiting; /* for each thread */
+    size_t items_bytes, units_bytes, low_rank_bytes, prepared_bytes, waiting_bytes;
 };
 
 /* Two pool_run: A x for all deltas and what prepares activations, then everything by output rows. So the threads

@@ -183,6 +183,7 @@ static void what_comes_after_is_done_once_per_element(void **state)
     kernels->multiply(f->out[0], up, N_TOKENS * 300);
 
     call.after = LINEAR_GATE;
+    call.jobs[1].out = NULL;
     call.activation = ACTIVATION_SILU;
     run(&call, f->model, 2);
     assert_memory_equal(gate, f->out[0], N_TOKENS * 300 * sizeof *gate);
@@ -197,11 +198,14 @@ static void what_comes_after_is_done_once_per_element(void **state)
         f->out[1][i] = f->out[2][i] = (float)(i % 7);
     call.x_stride = 300;
     call.jobs[0] = (struct linear_job){site_of(f, PROJECTION_DOWN), f->out[0], WIDTH};
+    call.after = LINEAR_PLAIN;
+    run(&call, f->model, 2);
+    check(f, call.jobs[0].site, f->x, 300, f->out[0], WIDTH);
+    call.jobs[0].out = NULL;
     call.after = LINEAR_ADD;
     call.residual = f->out[1];
     call.residual_stride = WIDTH;
     run(&call, f->model, 2);
-    check(f, call.jobs[0].site, f->x, 300, f->out[0], WIDTH);
     kernels->add(f->out[2], f->out[0], N_TOKENS * WIDTH);
     assert_memory_equal(f->out[1], f->out[2], N_TOKENS * WIDTH * sizeof(float));
     free(gate);
