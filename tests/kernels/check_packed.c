@@ -172,7 +172,7 @@ static void compare_product(const struct kernels *reference, const struct kernel
     compare(&out, set, "multiply_packed", shape);
 }
 
-/* Some thousand inputs more than the chunk of a panel that stays in L2 has. */
+/* Some have more inputs than a chunk of a panel, or more tokens than those whose sums wait between chunks. */
 static void check_products(const struct kernels *reference, const struct kernels *set, bool is_flushed)
 {
     for (int i = 0; i < N_WEIGHT_TYPES; i++) {
@@ -186,6 +186,10 @@ static void check_products(const struct kernels *reference, const struct kernels
             compare_product(reference, set, type, random_between(1, 140), random_between(1, 200), n_tokens, nasty);
         for (size_t n = 0; n < 4; n++)
             compare_product(reference, set, type, random_between(60, 80), random_between(5000, 8000), random_between(1, 20), PLAIN);
+        for (size_t n = 0; n < 8; n++)
+            compare_product(reference, set, type, random_between(1, 140), random_between(1000, 3000), random_between(17, 60), PLAIN);
+        for (size_t n = 0; n < 3; n++)
+            compare_product(reference, set, type, random_between(1, 140), random_between(1, 150), random_between(500, 1100), PLAIN);
     }
 }
 
