@@ -374,18 +374,18 @@ static void fetch_target(const struct linear_call *call, size_t t, size_t row, s
 static void finish_rows(const struct work *work, struct outputs first, struct outputs second, size_t row, size_t n_rows)
 {
     const struct linear_call *call = work->call;
-    for (size_t t = 0; t < call->n_tokens; t++, first.at += first.stride, second.at += second.stride) {
-        float *to = target(call, t, row);
+    for (size_t t = 0; t < call->n_tokens; t++) {
+        float *to = target(call, t, row), *out = first.at + t * first.stride;
         if (t + FETCH_AHEAD < call->n_tokens)
             fetch_target(call, t + FETCH_AHEAD, row, n_rows);
         if (call->after == LINEAR_ADD) {
-            work->kernels->add(to, first.at, n_rows);
+            work->kernels->add(to, out, n_rows);
             continue;
         }
-        work->kernels->activate[call->activation](first.at, n_rows);
+        work->kernels->activate[call->activation](out, n_rows);
         if (call->after == LINEAR_GATE)
-            work->kernels->multiply(first.at, second.at, n_rows);
-        memcpy(to, first.at, n_rows * sizeof *to);
+            work->kernels->multiply(out, second.at + t * second.stride, n_rows);
+        memcpy(to, out, n_rows * sizeof *to);
     }
 }
 
@@ -455,8 +455,9 @@ static void compute_span(const struct work *work, size_t first, size_t end, floa
 static void compute(void *context, size_t part, size_t n_parts, size_t thread)
 {
     const struct work *work = context;
+    size_t n = n_waiting(work);
     compute_span(work, part * work->n_steps / n_parts * ROW_STEP, (part + 1) * work->n_steps / n_parts * ROW_STEP,
-                 work->scratch->waiting + thread * n_waiting(work));
+                 n > 0 ? work->scratch->waiting + thread * n : NULL);
 }
 
 static size_t choose_parts(const struct pool *pool, size_t most, size_t n_multiplications)
