@@ -25,7 +25,7 @@ static uint64_t saved_registers(void)
     return (uint64_t)high << 32 | low;
 }
 
-/* Tiles are large, so Linux has to be asked for them; what it grants holds for all threads that are still to come. */
+/* Tiles are large, so Linux has to be asked for them; what it grants holds for the process. */
 static bool ask_for_tiles(void)
 {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };

@@ -10,8 +10,6 @@
  */
 #include "kernels/sets.h"
 
-#include <assert.h>
-
 #include "kernels/avx512.h"
 #include "kernels/polynomial.h"
 
@@ -274,7 +272,7 @@ static bool is_few(const struct activations *x)
 MULTIPLY(WEIGHT_Q8, q8)
 MULTIPLY(WEIGHT_Q4, q4)
 
-/* A group of a block: its bytes token by token, as a tile wants them, then the scales. */
+/* By token, see pack.h. */
 static void prepare_tiles(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
 {
     if (is_few(to)) {

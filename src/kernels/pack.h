@@ -18,7 +18,8 @@
  *     f32, f16   (n_in, width) f32
  *     bf16       what the instruction set likes best: (n_in / 2, width, 2) bf16, or (n_in / 2, 2, width) f32, the second of a pair first
  *     q8, q4     (n_in / 32, [(8, width, 4) signed bytes, (width) scales in f32, (width) starts in int32]): a start is
- *                PACK_SUM_START less 128 times the sum of the group's bytes, which turns products of unsigned weights into those of signed ones
+ *                PACK_SUM_START less 128 times the sum of the group's bytes, which turns products of unsigned weights into those of signed ones.
+ *                By token, where an instruction set likes that best and there are several blocks: (width, 32) signed bytes, no starts in their room
  */
 #ifndef KERNELS_PACK_H
 #define KERNELS_PACK_H

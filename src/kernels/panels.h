@@ -2,7 +2,8 @@
  * panels.h - products with packed weights and prepared activations (pack.h), over vectors of 16 lanes: a lane is an output.
  *
  * Included with one or several of PANELS_ELEMENTS (f32, f16), PANELS_PAIRS or PANELS_WIDENED_PAIRS (bf16) and PANELS_GROUPS (q8, q4) defined: a file of
- * an instruction set has all of them, one that adds an instruction only what that is for. It defines before, besides what rows.h asks for:
+ * an instruction set has all of them, one that adds an instruction only what that is for. One that brings tiles of its own for q8 and q4 (AMX)
+ * defines PANELS_TILES. It defines before, besides what rows.h asks for:
  *
  *     bits                            a vector's 64 bytes, also as 16 integers
  *     b_load(p)  b_repeat(p)          64 bytes; the 4 bytes at p in all lanes
@@ -20,8 +21,8 @@
  * A tile is some vectors of a panel with some tokens of one block. With few tokens the weights pass once, as one stream of memory, which is
  * fetched a little ahead. With more of them a chunk of a panel stays in a cache while tile after tile of tokens passes, each of which
  * fetches its share of the next chunk, so that memory and arithmetic work side by side. Between chunks the sums wait side by side: rows of
- * outputs are often a power of two apart, and would drive each other out of the caches. What a tile
- * would have to widen or unpack again and again (f16, bf16, q4) is unpacked once for all, as f32 or q8.
+ * outputs are often a power of two apart, and would drive each other out of the caches. What a tile would have to widen or unpack again and
+ * again (f16, bf16, q4) is unpacked once for all, as f32 or q8.
  */
 #include "kernels/pack.h"
 
@@ -222,7 +223,8 @@ static struct panel_sums panel_sums_at(struct panel_sums sums, size_t token, siz
 static void panel_block(const struct panel_tiles *tiles, struct panel_tile tile)
 {
     const bool is_whole = tile.n_panel_vectors == MOST_WIDE;
-    const size_t n = tiles->are_blocks ? tile.x_row / 4 : tile.n_tokens, wide = tiles->are_blocks ? MOST_WIDE : is_whole ? tiles->wide[n - 1] : 1;
+    const size_t n = tiles->are_blocks ? tile.x_row / 4 : tile.n_tokens;
+    const size_t wide = tiles->are_blocks ? MOST_WIDE : is_whole ? tiles->wide[n - 1] : 1;
     const struct panel_sums from = tile.from, to = tile.to;
     panel_tile_function *const make = tiles->tiles[n - 1][is_whole ? 0 : 1];
     for (tile.vector = 0; tile.vector < tile.n_panel_vectors; tile.vector += wide) {

@@ -42,9 +42,9 @@ struct step {
     struct segments segments;   /* neighbouring tokens of one view */
     struct segments outputs;    /* the same of the wanted rows */
     float *x;                   /* (n_tokens, d_model): the residual stream */
-    float *h;                   /* (n_tokens, d_model): a norm's output, later a branch's */
+    float *h;                   /* (n_tokens, d_model): a norm's output */
     float *qkv, *attended;
-    float *hidden;              /* (n_tokens, d_ffn) */
+    float *hidden;              /* (n_tokens, d_ffn): the MLP's, activated and gated */
     float *cosine, *sine;       /* (n_tokens, d_head / 2) */
     float *logits;              /* (n_outputs, n_vocab) */
     struct attention attention;

@@ -44,7 +44,8 @@ struct linear_call {
     size_t residual_stride;
 };
 
-/* Memory for low-rank parts, prepared activations and outputs that something comes after, which grows to what was needed most. Zeroed is a fine start. */
+/* Memory for low-rank parts, prepared activations and outputs that something comes after, which grows to what was needed most. Zeroed is a fine
+   start. */
 struct linear_scratch {
     struct linear_item *items;
     struct linear_unit *units;
