@@ -38,7 +38,9 @@ enum {
     K_CHUNK = 1024,  /* so that a token tile's part of x (16 KiB) stays in L1 while the rows of A pass */
     BLOCK_ROWS = 32, /* bounds the accumulators that are kept between chunks */
     SHRINK_ROWS = 4, /* rows of A at a time for a lone token: one sum's chain is slower than memory */
-    SHRINK_TILES = 4 /* tiles of tokens that are few to shrink */
+    SHRINK_TILES = 4, /* tiles of tokens that are few to shrink */
+    EXPAND_MANY = 16, /* tokens for which B is widened beforehand */
+    EXPAND_MOST_RANK = 64 /* ... where it is not wider than that, to stay in L1 */
 };
 
 ALWAYS_INLINE const char *weight_at(enum weight_type type, const void *w, size_t i)
@@ -267,10 +269,20 @@ ALWAYS_INLINE void clear_sums(size_t n_tokens, size_t n_vectors, vec acc[TILE_HE
             acc[t][c] = v_set(0.0f);
 }
 
+ALWAYS_INLINE void widen(enum weight_type type, float *out, const void *w, size_t n)
+{
+    size_t i = 0;
+
+    for (; i + LANES <= n; i += LANES)
+        v_store(out + i, v_load_weights(type, weight_at(type, w, i)));
+    if (i < n)
+        v_store_some(out + i, v_load_some_weights(type, weight_at(type, w, i), n - i), n - i);
+}
+
 /* acc[t][c] += sum over j of u[t][j] * panel c's row j; the last of the panels has `last` columns. */
 ALWAYS_INLINE void sum_panels(enum weight_type type, size_t n_tokens, size_t n_panels, size_t last,
                               vec acc[TILE_HEADS][TILE_COLUMNS], const void *b, size_t rank, const float *u,
-                              size_t u_stride)
+                              size_t u_stride, bool is_fetching)
 {
     const size_t rows_of_a_line = 4 / weight_type_size(type);
     for (size_t j = 0; j < rank; j++) {
@@ -279,7 +291,7 @@ ALWAYS_INLINE void sum_panels(enum weight_type type, size_t n_tokens, size_t n_p
         for (size_t c = 0; c < n_panels; c++) {
             const char *at = weight_at(type, b, (c * rank + j) * LANES);
             columns[c] = last < LANES ? v_load_some_weights(type, at, last) : v_load_weights(type, at);
-            if (j % rows_of_a_line == 0)
+            if (is_fetching && j % rows_of_a_line == 0)
                 __builtin_prefetch(at + KERNELS_EXPAND_AHEAD, 0, 2);
         }
 #pragma GCC unroll 8
@@ -294,12 +306,12 @@ ALWAYS_INLINE void sum_panels(enum weight_type type, size_t n_tokens, size_t n_p
 
 ALWAYS_INLINE void expand_tile(enum weight_type type, size_t n_tokens, size_t n_panels, size_t last, float *out,
                                size_t out_stride, const void *b, size_t rank, const float *u, size_t u_stride,
-                               float scale)
+                               float scale, bool is_fetching)
 {
     vec acc[TILE_HEADS][TILE_COLUMNS];
 
     clear_sums(n_tokens, n_panels, acc);
-    sum_panels(type, n_tokens, n_panels, last, acc, b, rank, u, u_stride);
+    sum_panels(type, n_tokens, n_panels, last, acc, b, rank, u, u_stride, is_fetching);
 #pragma GCC unroll 8
     for (size_t t = 0; t < n_tokens; t++)
 #pragma GCC unroll 8
@@ -320,21 +332,62 @@ ALWAYS_INLINE void expand_tokens(enum weight_type type, size_t n_panels, size_t 
 
     for (; t + TILE_HEADS <= n_tokens; t += TILE_HEADS)
         expand_tile(type, TILE_HEADS, n_panels, last, out + t * out_stride, out_stride, b, rank,
-                    u + t * u_stride, u_stride, scale);
+                    u + t * u_stride, u_stride, scale, true);
     for (; t < n_tokens; t++)
         expand_tile(type, 1, n_panels, last, out + t * out_stride, out_stride, b, rank, u + t * u_stride,
-                    u_stride, scale);
+                    u_stride, scale, true);
+}
+
+/* The outputs of a tile of tokens, a line for each 16. */
+ALWAYS_INLINE void fetch_outputs(const float *out, size_t out_stride)
+{
+#pragma GCC unroll 8
+    for (size_t t = 0; t < TILE_HEADS; t++)
+#pragma GCC unroll 8
+        for (size_t c = 0; c < TILE_COLUMNS; c++)
+            __builtin_prefetch(out + t * out_stride + c * LANES, 1, 3);
+}
+
+/* Many tokens: what a tile waits for is its outputs; they are fetched while the one before is multiplied. */
+ALWAYS_INLINE void expand_many(float *out, size_t out_stride, const float *b, size_t rank, const float *u, size_t u_stride,
+                               float scale, size_t n_tokens)
+{
+    const size_t rest = n_tokens % TILE_HEADS;
+
+    for (size_t t = 0; t < n_tokens - rest; t += TILE_HEADS, out += TILE_HEADS * out_stride, u += TILE_HEADS * u_stride) {
+        fetch_outputs(out + TILE_HEADS * out_stride, out_stride);
+        expand_tile(WEIGHT_F32, TILE_HEADS, TILE_COLUMNS, LANES, out, out_stride, b, rank, u, u_stride, scale, false);
+    }
+    for (size_t t = 0; t < rest; t++)
+        expand_tile(WEIGHT_F32, 1, TILE_COLUMNS, LANES, out + t * out_stride, out_stride, b, rank, u + t * u_stride, u_stride,
+                    scale, false);
+}
+
+/* Several panels of B for all tokens. */
+ALWAYS_INLINE void expand_panels(enum weight_type type, float *out, size_t out_stride, const char *b, size_t rank,
+                                 const float *u, size_t u_stride, float scale, size_t n_tokens)
+{
+    const size_t n = TILE_COLUMNS * LANES * rank, n_bytes = n * weight_type_size(type);
+    _Alignas(64) float wide[TILE_COLUMNS * LANES * EXPAND_MOST_RANK];
+
+    if (n_tokens < EXPAND_MANY || rank > EXPAND_MOST_RANK) {
+        expand_tokens(type, TILE_COLUMNS, LANES, out, out_stride, b, rank, u, u_stride, scale, n_tokens);
+        return;
+    }
+    for (size_t at = 0; at < n_bytes; at += 64)
+        __builtin_prefetch(b + n_bytes + at, 0, 2);
+    widen(type, wide, b, n);
+    expand_many(out, out_stride, wide, rank, u, u_stride, scale, n_tokens);
 }
 
 ALWAYS_INLINE void expand(enum weight_type type, float *out, size_t out_stride, const void *b, size_t rank,
                           const float *u, size_t u_stride, float scale, size_t n_out, size_t n_tokens)
 {
-    const size_t wide = TILE_COLUMNS * LANES;
+    const size_t several = TILE_COLUMNS * LANES;
     size_t o = 0;
 
-    for (; o + wide <= n_out; o += wide)
-        expand_tokens(type, TILE_COLUMNS, LANES, out + o, out_stride, weight_at(type, b, o * rank), rank, u,
-                      u_stride, scale, n_tokens);
+    for (; o + several <= n_out; o += several)
+        expand_panels(type, out + o, out_stride, weight_at(type, b, o * rank), rank, u, u_stride, scale, n_tokens);
     for (; o + LANES <= n_out; o += LANES)
         expand_tokens(type, 1, LANES, out + o, out_stride, weight_at(type, b, o * rank), rank, u, u_stride,
                       scale, n_tokens);
@@ -344,16 +397,6 @@ ALWAYS_INLINE void expand(enum weight_type type, float *out, size_t out_stride, 
 }
 
 /* ---- element by element ---- */
-
-ALWAYS_INLINE void widen(enum weight_type type, float *out, const void *w, size_t n)
-{
-    size_t i = 0;
-
-    for (; i + LANES <= n; i += LANES)
-        v_store(out + i, v_load_weights(type, weight_at(type, w, i)));
-    if (i < n)
-        v_store_some(out + i, v_load_some_weights(type, weight_at(type, w, i), n - i), n - i);
-}
 
 #define ROWS_OF_TYPE(TYPE, suffix)                                                                           \
     static void shrink_##suffix(float *out, size_t out_stride, const void *a, size_t n_rows, size_t n_in,    \
