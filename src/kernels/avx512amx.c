@@ -21,7 +21,8 @@ enum {
     QUADS = PACK_GROUP / 4,
     TILE_BYTES = QUADS * 64, /* of weights */
     SCALE_BYTES = PANEL_LANES * sizeof(uint16_t),
-    CHUNK_TILES_BYTES = 64 * 1024 /* of a panel, while all tokens pass: with a block of them they stay in L1 for the most part */
+    CHUNK_TILES_BYTES = 64 * 1024, /* of a panel, while all tokens pass: with a block of them they stay in L1 for the most part */
+    PREPARED_INPUTS = 512 /* at a time, of a block's tokens */
 };
 
 /* ---- tiles: registers whose shapes are set once a call; 0 to 3 hold sums, 4 and 5 tokens, 6 and 7 weights ---- */
@@ -272,20 +273,31 @@ static bool is_few(const struct activations *x)
 MULTIPLY(WEIGHT_Q8, q8)
 MULTIPLY(WEIGHT_Q4, q4)
 
-/* By token, see pack.h. */
-static void prepare_tiles(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+/* Inputs [first, end) of a token. */
+KERNELS_ALWAYS_INLINE void prepare_token(const struct activations *to, size_t t, const float *x, size_t first, size_t end)
+{
+    const size_t i = t % to->width, group_bytes = PACK_GROUP_UNITS * 4 * to->width;
+    char *group = activations_at(to, t - i) + first / PACK_GROUP * group_bytes;
+    for (size_t k = first; k < end; k += PACK_GROUP, group += group_bytes) {
+        int32_t sum; /* of no use here */
+        float scale = prepare_bytes(group + i * PACK_GROUP, x + k, panel_least(PACK_GROUP, end - k), &sum);
+        memcpy(group + to->width * PACK_GROUP + i * 4, &scale, sizeof scale);
+    }
+}
+
+/* By token, see pack.h; what neighbouring tokens write stays in L1 meanwhile. */
+static void prepare_tiles(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
     if (is_few(to)) {
-        prepare_few(to, x, x_stride, first, end);
+        prepare_few(to, part, x, x_stride);
         return;
     }
-    for (size_t t = 0; t < to->n_tokens; t++) {
-        const size_t i = t % to->width;
-        char *group = activations_at(to, t - i) + first / PACK_GROUP * PACK_GROUP_UNITS * 4 * to->width;
-        for (size_t k = first; k < end; k += PACK_GROUP, group += PACK_GROUP_UNITS * 4 * to->width) {
-            int32_t sum; /* of no use here */
-            float scale = prepare_bytes(group + i * PACK_GROUP, x + t * x_stride + k, panel_least(PACK_GROUP, end - k), &sum);
-            memcpy(group + to->width * PACK_GROUP + i * 4, &scale, sizeof scale);
+    for (size_t token = part->first_token, end_token; token < part->end_token; token = end_token) {
+        end_token = panel_least(token - token % to->width + to->width, part->end_token);
+        for (size_t first = part->first, end; first < part->end; first = end) {
+            end = panel_least(first + PREPARED_INPUTS, part->end);
+            for (size_t t = token; t < end_token; t++)
+                prepare_token(to, t, x + t * x_stride, first, end);
         }
     }
 }

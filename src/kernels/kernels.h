@@ -71,6 +71,7 @@ struct attend {
 };
 
 struct activations; /* pack.h */
+struct activations_part;
 
 struct kernels {
     const char *name; /* "c", "avx2", "avx512", ...: for the log and /metrics */
@@ -78,10 +79,9 @@ struct kernels {
     /* Up to tokens_at_once lie in one block of prepared activations: of so many weights pass once; of more tokens, up to tokens_per_block. */
     unsigned char tokens_at_once[N_WEIGHT_TYPES], tokens_per_block[N_WEIGHT_TYPES];
 
-    /* Makes inputs [first, end) of all rows of x, `x_stride` floats apart, ready for `multiply_packed` of the type; pack.h says how they lie. first is a
-       multiple of 32, and end too or n_in. bf16: rounded to bf16. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale
+    /* Makes a part of x, whose tokens are `x_stride` floats apart, ready for `multiply_packed` of the type; pack.h says how it lies. bf16: rounded to bf16. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale
        rounded to integers. */
-    void (*prepare[N_WEIGHT_TYPES])(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end);
+    void (*prepare[N_WEIGHT_TYPES])(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride);
 
     /* out[t * out_stride + o] = sum over k of w[o][k] * x[first + t][k], for o < n_rows, t < n_tokens. w: n_rows rows packed in panels
        (pack.h), from the beginning of one on. Per output one sum, in order of k:

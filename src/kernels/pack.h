@@ -70,6 +70,11 @@ struct activations {
 
 #define ACTIVATIONS_MOST_WIDTH 16
 
+/* Tokens [first_token, end_token), inputs [first, end); first is a multiple of PACK_GROUP, and end too or n_in. */
+struct activations_part {
+    size_t first_token, end_token, first, end;
+};
+
 /* The width that the set's products like best. */
 size_t activations_width(const struct kernels *set, enum weight_type type, size_t n_tokens);
 

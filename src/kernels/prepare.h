@@ -16,18 +16,20 @@ KERNELS_ALWAYS_INLINE void prepare_columns(char *to, size_t width, const void *f
             memcpy(to + (i * width + t) * 4, rows + (t * from_stride + i) * 4, 4);
 }
 
-/* Of the block that begins with token `first`. */
-KERNELS_ALWAYS_INLINE size_t prepare_n_tokens(const struct activations *to, size_t first)
+/* Tokens from `token` on that are of its block and of the part. */
+KERNELS_ALWAYS_INLINE size_t prepare_n_tokens(const struct activations *to, const struct activations_part *part, size_t token)
 {
-    return panel_least(to->width, to->n_tokens - first);
+    return panel_least(to->width - token % to->width, part->end_token - token);
 }
 
 #if defined(PANELS_ELEMENTS)
-static void prepare_elements(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+static void prepare_elements(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
-    for (size_t t = 0; t < to->n_tokens; t += to->width)
-        prepare_columns(activations_at(to, t) + first * to->width * 4, to->width, x + t * x_stride + first, x_stride, prepare_n_tokens(to, t),
-                        end - first);
+    for (size_t t = part->first_token, n; t < part->end_token; t += n) {
+        n = prepare_n_tokens(to, part, t);
+        prepare_columns(activations_at(to, t) + part->first * to->width * 4, to->width, x + t * x_stride + part->first, x_stride, n,
+                        part->end - part->first);
+    }
 }
 #endif
 
@@ -45,16 +47,18 @@ KERNELS_ALWAYS_INLINE void prepare_row_of_pairs(uint32_t *to, const float *x, si
 #endif
 }
 
-static void prepare_pairs(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+static void prepare_pairs(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
     _Alignas(64) uint32_t rows[ACTIVATIONS_MOST_WIDTH][PANEL_LANES];
-    for (size_t t = 0; t < to->n_tokens; t += to->width)
-        for (size_t k = first, n_tokens = prepare_n_tokens(to, t); k < end; k += PANEL_LANES) {
-            size_t n = panel_least(PANEL_LANES, end - k), unit = k / 2 * PAIR_UNITS;
+    for (size_t t = part->first_token, n_tokens; t < part->end_token; t += n_tokens) {
+        n_tokens = prepare_n_tokens(to, part, t);
+        for (size_t k = part->first; k < part->end; k += PANEL_LANES) {
+            size_t n = panel_least(PANEL_LANES, part->end - k), unit = k / 2 * PAIR_UNITS;
             for (size_t i = 0; i < n_tokens; i++)
                 prepare_row_of_pairs(rows[i], x + (t + i) * x_stride + k, n);
             prepare_columns(activations_at(to, t) + unit * to->width * 4, to->width, rows, PANEL_LANES, n_tokens, (n + 1) / 2 * PAIR_UNITS);
         }
+    }
 }
 #endif
 
@@ -90,15 +94,17 @@ KERNELS_ALWAYS_INLINE void prepare_row_of_group(char to[PACK_GROUP_UNITS * 4], c
     memcpy(to + PACK_GROUP + 4, &start, 4);
 }
 
-static void prepare_groups(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+static void prepare_groups(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
     _Alignas(64) char rows[ACTIVATIONS_MOST_WIDTH][PACK_GROUP_UNITS * 4];
-    for (size_t t = 0; t < to->n_tokens; t += to->width)
-        for (size_t k = first, n_tokens = prepare_n_tokens(to, t); k < end; k += PACK_GROUP) {
+    for (size_t t = part->first_token, n_tokens; t < part->end_token; t += n_tokens) {
+        n_tokens = prepare_n_tokens(to, part, t);
+        for (size_t k = part->first; k < part->end; k += PACK_GROUP) {
             for (size_t i = 0; i < n_tokens; i++)
-                prepare_row_of_group(rows[i], x + (t + i) * x_stride + k, panel_least(PACK_GROUP, end - k));
+                prepare_row_of_group(rows[i], x + (t + i) * x_stride + k, panel_least(PACK_GROUP, part->end - k));
             prepare_columns(activations_at(to, t) + k / PACK_GROUP * PACK_GROUP_UNITS * to->width * 4, to->width, rows, PACK_GROUP_UNITS, n_tokens,
                             PACK_GROUP_UNITS);
         }
+    }
 }
 #endif

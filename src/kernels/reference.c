@@ -111,18 +111,18 @@ static void shrink(enum weight_type type, float *out, size_t out_stride, const v
 
 /* ---- products with packed weights ---- */
 
-static void prepare_elements(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+static void prepare_elements(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
-    for (size_t t = 0; t < to->n_tokens; t++)
-        for (size_t k = first; k < end; k++)
+    for (size_t t = part->first_token; t < part->end_token; t++)
+        for (size_t k = part->first; k < part->end; k++)
             memcpy(activations_at(to, t) + k * to->width * 4, &x[t * x_stride + k], 4);
 }
 
-static void prepare_bf16(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+static void prepare_bf16(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
-    for (size_t t = 0; t < to->n_tokens; t++)
-        for (size_t k = first; k < end; k += 2) {
-            uint16_t pair[2] = {narrow_to_bf16(x[t * x_stride + k]), k + 1 < end ? narrow_to_bf16(x[t * x_stride + k + 1]) : 0};
+    for (size_t t = part->first_token; t < part->end_token; t++)
+        for (size_t k = part->first; k < part->end; k += 2) {
+            uint16_t pair[2] = {narrow_to_bf16(x[t * x_stride + k]), k + 1 < part->end ? narrow_to_bf16(x[t * x_stride + k + 1]) : 0};
             memcpy(activations_at(to, t) + k / 2 * to->width * 4, pair, 4);
         }
 }
@@ -143,18 +143,18 @@ static void prepare_group(int8_t bytes[PACK_GROUP], float *scale, int32_t *start
     *scale = most / 127.0f;
 }
 
-static void prepare_groups(const struct activations *to, const float *x, size_t x_stride, size_t first, size_t end)
+static void prepare_groups(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
     enum { N_QUADS = PACK_GROUP / 4 };
     size_t row = to->width * 4;
-    for (size_t t = 0; t < to->n_tokens; t++)
-        for (size_t k = first; k < end; k += PACK_GROUP) {
+    for (size_t t = part->first_token; t < part->end_token; t++)
+        for (size_t k = part->first; k < part->end; k += PACK_GROUP) {
             char *at = activations_at(to, t) + k / PACK_GROUP * PACK_GROUP_UNITS * row;
             float values[PACK_GROUP], scale;
             int8_t bytes[PACK_GROUP];
             int32_t start;
             for (size_t i = 0; i < PACK_GROUP; i++)
-                values[i] = k + i < end ? x[t * x_stride + k + i] : 0.0f;
+                values[i] = k + i < part->end ? x[t * x_stride + k + i] : 0.0f;
             prepare_group(bytes, &scale, &start, values);
             for (size_t quad = 0; quad < N_QUADS; quad++)
                 memcpy(at + quad * row, bytes + quad * 4, 4);

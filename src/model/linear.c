@@ -1,9 +1,9 @@
 /*
- * linear.c - two phases. First activations are prepared for the weights' type, and u = A x for each segment and delta, in units that are laid
- * end to end and cut into shares of equal cost; a unit is multiplied while the next one is fetched. Then the output rows: each part takes one contiguous span of the
- * jobs' rows, laid end to end, so that a thread streams its weights, and after them its stretch of each B, in one
- * go; and finishes the outputs (deltas, gain, bias, what comes after) while they are in L2. What something comes after waits there in memory of
- * the thread's own: rows of outputs that are a power of two apart would drive each other out of the cache.
+ * linear.c - two phases. First, in units that are laid end to end and cut into shares of equal cost: some tokens' activations are prepared for
+ * the weights' type, and while they are in L2, u = A x for each segment and delta; a unit of A is multiplied while the next one is fetched. Then
+ * the output rows: each part takes one contiguous span of the jobs' rows, laid end to end, so that a thread streams its weights, and after them
+ * its stretch of each B, in one go; and finishes the outputs (deltas, gain, bias, what comes after) while they are in L2. What something comes
+ * after waits there in memory of the thread's own: rows of outputs that are a power of two apart would drive each other out of the cache.
  */
 #include "model/linear.h"
 
@@ -18,14 +18,16 @@ enum {
     ROW_STEP = PANEL_ROWS,  /* spans begin at multiples of it */
     INPUT_STEP = PACK_GROUP, /* so do shares of the activations to prepare */
     OUT_BYTES = 256 << 10,  /* of outputs that wait in L2 to be finished */
-    UNIT_RANK = 16,         /* rows of A, and tokens, of one unit of the first phase */
-    UNIT_TOKENS = 64,
+    UNIT_RANK = 16,         /* rows of A of one unit of the first phase */
+    UNIT_X_BYTES = 512 << 10, /* of the tokens that its units come to together: they stay in L2 */
+    UNIT_LEAST_TOKENS = 16,
     UNIT_BYTES = 32 << 10,  /* of a unit's A while tokens are few: the next one is fetched meanwhile, and must stay in L2 */
     UNIT_LEAST_RANK = 4,    /* ... but so many rows: they are what is multiplied at a time */
     FEW_TOKENS = 16,
     FETCH_TOKENS = 4,       /* fetching a row of A takes as long as multiplying it with so many tokens */
     LEAST_WORK = 1 << 15,   /* multiplications that are worth another part */
     LEAST_PREPARED = 1 << 14, /* activations whose preparation is */
+    PREPARE_COST = LEAST_WORK / LEAST_PREPARED, /* of an activation, in multiplications */
     FETCH_AHEAD = 4,        /* tokens, for whose outputs their place is fetched */
     FEW_THREADS = 8         /* with more of them, spans are halved, so that a late one costs less */
 };
@@ -38,9 +40,13 @@ struct linear_item {
 };
 
 struct linear_unit {
-    size_t item, first_row, n_rows, first_token, n_tokens; /* tokens within the item's */
-    size_t cost_before;                                    /* of all units up to this one */
+    size_t item;        /* PREPARING: none */
+    size_t first, end;  /* rows of its A; inputs to prepare */
+    size_t first_token, n_tokens;
+    size_t cost_before; /* multiplications of all units up to this one */
 };
+
+#define PREPARING SIZE_MAX
 
 struct work {
     const struct linear_call *call;
@@ -49,7 +55,8 @@ struct work {
     const struct linear_scratch *scratch;
     size_t first_items[LINEAR_MOST_JOBS + 1]; /* where the jobs' items begin */
     size_t n_units, cost, n_steps;
-    size_t block; /* output rows that are finished together */
+    size_t block;       /* output rows that are finished together */
+    size_t unit_tokens; /* tokens that the first phase's units come to together */
     struct activations prepared[N_WEIGHT_TYPES]; /* data NULL: no weights are of the type */
 };
 
@@ -63,7 +70,12 @@ static size_t n_deltas_of(const struct linear_call *call, size_t job, size_t seg
     return call->segments[segment].view->has_deltas ? view_of(call, job, segment)->n_deltas : 0;
 }
 
-/* ---- first phase: u = A x ---- */
+static size_t n_in_of(const struct work *work)
+{
+    return work->model->sites[work->call->jobs[0].site].n_in;
+}
+
+/* ---- first phase: prepared activations, and u = A x ---- */
 
 /* Memory for n_needed bytes in place of `memory`, whose contents are dropped. NULL: no memory, and none left. */
 static void *grow(void *memory, size_t *n_bytes, size_t n_needed)
@@ -75,14 +87,6 @@ static void *grow(void *memory, size_t *n_bytes, size_t n_needed)
     memory = huge_malloc(n_new);
     *n_bytes = memory ? n_new : 0;
     return memory;
-}
-
-static bool reserve(struct linear_scratch *scratch, size_t n_items, size_t n_units, size_t n_floats, struct error *err)
-{
-    scratch->items = grow(scratch->items, &scratch->items_bytes, n_items * sizeof *scratch->items);
-    scratch->units = grow(scratch->units, &scratch->units_bytes, n_units * sizeof *scratch->units);
-    scratch->low_rank = grow(scratch->low_rank, &scratch->low_rank_bytes, n_floats * sizeof *scratch->low_rank);
-    return (scratch->items && scratch->units && scratch->low_rank) || error_no_memory(err);
 }
 
 /* A step streams more than the caches hold, so every view it comes to is cold: to wait for many at a time is to wait once. */
@@ -135,54 +139,104 @@ static size_t unit_rank(const struct delta *delta, size_t n_tokens)
 }
 
 struct amount {
-    size_t n_items, n_units, n_floats;
+    size_t n_items, n_units, n_floats; /* n_units: at most */
 };
 
-static struct amount measure(const struct linear_call *call)
+/* Pieces of the inputs that are prepared each on its own: whole rows, unless these tokens are all there is for the threads to share. */
+static size_t n_pieces(const struct work *work, const struct pool *pool)
 {
-    struct amount amount = {0};
+    const struct linear_call *call = work->call;
+    if (call->n_tokens > work->unit_tokens)
+        return 1;
+    return size_min(pool_n_threads(pool), ceil_divide(call->n_tokens * n_in_of(work), LEAST_PREPARED));
+}
+
+static struct amount measure(const struct work *work, size_t n_pieces)
+{
+    const struct linear_call *call = work->call;
+    struct amount amount = {.n_units = n_pieces * ceil_divide(call->n_tokens, work->unit_tokens)};
     for (size_t job = 0; job < call->n_jobs; job++)
         for (size_t s = 0, end, n_tokens; s < call->n_segments; s = end) {
             end = find_end(call, job, s, &n_tokens);
             for (size_t d = 0; d < n_deltas_of(call, job, s); d++) {
-                const struct delta *delta = &view_of(call, job, s)->deltas[d];
+                size_t rank = view_of(call, job, s)->deltas[d].rank;
                 amount.n_items++;
-                amount.n_units += ceil_divide(delta->rank, unit_rank(delta, n_tokens)) * ceil_divide(n_tokens, UNIT_TOKENS);
-                amount.n_floats += align_up(delta->rank * n_tokens, 16);
+                amount.n_units += ceil_divide(rank, UNIT_LEAST_RANK) * (n_tokens / work->unit_tokens + 2);
+                amount.n_floats += align_up(rank * n_tokens, 16);
             }
         }
     return amount;
 }
 
-static void add_units(struct work *work, struct linear_unit *units, size_t item, const struct delta *delta, size_t n_tokens)
+static bool reserve(struct linear_scratch *scratch, struct amount amount, struct error *err)
 {
-    size_t step = unit_rank(delta, n_tokens);
-    for (size_t token = 0; token < n_tokens; token += UNIT_TOKENS)
-        for (size_t row = 0; row < delta->rank; row += step) {
-            size_t n_rows = size_min(step, delta->rank - row), n = size_min(UNIT_TOKENS, n_tokens - token);
-            units[work->n_units++] = (struct linear_unit){item, row, n_rows, token, n, work->cost};
-            work->cost += n_rows * (n + FETCH_TOKENS);
-        }
+    scratch->items = grow(scratch->items, &scratch->items_bytes, amount.n_items * sizeof *scratch->items);
+    scratch->units = grow(scratch->units, &scratch->units_bytes, amount.n_units * sizeof *scratch->units);
+    scratch->low_rank = grow(scratch->low_rank, &scratch->low_rank_bytes, amount.n_floats * sizeof *scratch->low_rank);
+    return ((scratch->items && scratch->low_rank) || amount.n_items == 0) && scratch->units ? true : error_no_memory(err);
 }
 
-static void plan(struct work *work, struct linear_scratch *scratch)
+static void add_unit(struct work *work, struct linear_unit unit, size_t cost)
+{
+    unit.cost_before = work->cost;
+    work->scratch->units[work->n_units++] = unit;
+    work->cost += cost;
+}
+
+static void add_preparing(struct work *work, size_t first_token, size_t n_tokens, size_t n_pieces)
+{
+    size_t n_in = n_in_of(work), n_steps = ceil_divide(n_in, INPUT_STEP);
+    for (size_t i = 0; i < n_pieces; i++) {
+        size_t first = i * n_steps / n_pieces * INPUT_STEP, end = size_min((i + 1) * n_steps / n_pieces * INPUT_STEP, n_in);
+        if (first < end)
+            add_unit(work, (struct linear_unit){PREPARING, first, end, first_token, n_tokens, 0}, (end - first) * n_tokens * PREPARE_COST);
+    }
+}
+
+/* Those of an item's tokens that are among tokens [first, end). */
+static void add_shrinking(struct work *work, size_t i, size_t first, size_t end)
+{
+    const struct linear_item *item = &work->scratch->items[i];
+    const struct delta *delta = item->delta;
+    first = size_max(first, item->first_token);
+    end = size_min(end, item->first_token + item->n_tokens);
+    if (first >= end)
+        return;
+    size_t n = end - first, step = unit_rank(delta, n);
+    for (size_t row = 0; row < delta->rank; row += step) {
+        size_t end_row = size_min(row + step, delta->rank);
+        add_unit(work, (struct linear_unit){i, row, end_row, first, n, 0}, (end_row - row) * (n + FETCH_TOKENS) * delta->n_in);
+    }
+}
+
+static void plan_items(struct work *work)
 {
     const struct linear_call *call = work->call;
     size_t n_items = 0;
-    float *u = scratch->low_rank;
+    float *u = work->scratch->low_rank;
     for (size_t job = 0; job < call->n_jobs; job++) {
         work->first_items[job] = n_items;
         for (size_t s = 0, end, n_tokens; s < call->n_segments; s = end) {
             end = find_end(call, job, s, &n_tokens);
             for (size_t d = 0; d < n_deltas_of(call, job, s); d++) {
                 const struct delta *delta = &view_of(call, job, s)->deltas[d];
-                scratch->items[n_items] = (struct linear_item){delta, call->segments[s].first, n_tokens, u};
-                add_units(work, scratch->units, n_items++, delta, n_tokens);
+                work->scratch->items[n_items++] = (struct linear_item){delta, call->segments[s].first, n_tokens, u};
                 u += align_up(delta->rank * n_tokens, 16);
             }
         }
     }
     work->first_items[call->n_jobs] = n_items;
+}
+
+static void plan_units(struct work *work, size_t n_pieces)
+{
+    const size_t n_items = work->first_items[work->call->n_jobs];
+    for (size_t first = 0, end; first < work->call->n_tokens; first = end) {
+        end = size_min(first + work->unit_tokens, work->call->n_tokens);
+        add_preparing(work, first, end - first, n_pieces);
+        for (size_t i = 0; i < n_items; i++)
+            add_shrinking(work, i, first, end);
+    }
 }
 
 /* The first unit that begins at or behind the part's share of the cost. */
@@ -199,30 +253,24 @@ static size_t first_unit_of(const struct work *work, size_t part, size_t n_parts
     return low;
 }
 
+/* NULL: it has none. */
 static const void *unit_rows(const struct work *work, const struct linear_unit *unit)
 {
+    if (unit->item == PREPARING)
+        return NULL;
     const struct delta *delta = work->scratch->items[unit->item].delta;
-    return (const char *)delta->a + unit->first_row * delta->n_in * weight_type_size(delta->type);
+    return (const char *)delta->a + unit->first * delta->n_in * weight_type_size(delta->type);
 }
 
-static void shrink(const struct work *work, size_t part, size_t n_parts)
+static void shrink(const struct work *work, const struct linear_unit *unit, const struct linear_unit *next)
 {
     const struct linear_call *call = work->call;
-    size_t end = first_unit_of(work, part + 1, n_parts);
-    for (size_t i = first_unit_of(work, part, n_parts); i < end; i++) {
-        const struct linear_unit *unit = &work->scratch->units[i];
-        const struct linear_item *item = &work->scratch->items[unit->item];
-        const struct delta *delta = item->delta;
-        const float *x = call->x + (item->first_token + unit->first_token) * call->x_stride;
-        float *u = item->u + unit->first_token * delta->rank + unit->first_row;
-        work->kernels->shrink[delta->type](u, delta->rank, unit_rows(work, unit), unit->n_rows, delta->n_in, x,
-                                           call->x_stride, unit->n_tokens, i + 1 < end ? unit_rows(work, unit + 1) : NULL);
-    }
-}
-
-static size_t n_in_of(const struct work *work)
-{
-    return work->model->sites[work->call->jobs[0].site].n_in;
+    const struct linear_item *item = &work->scratch->items[unit->item];
+    const struct delta *delta = item->delta;
+    float *u = item->u + (unit->first_token - item->first_token) * delta->rank + unit->first;
+    work->kernels->shrink[delta->type](u, delta->rank, unit_rows(work, unit), unit->end - unit->first, delta->n_in,
+                                       call->x + unit->first_token * call->x_stride, call->x_stride, unit->n_tokens,
+                                       next ? unit_rows(work, next) : NULL);
 }
 
 /* Room for the activations as each type of weights that the call has wants them. */
@@ -249,24 +297,25 @@ static bool reserve_prepared(struct work *work, struct linear_scratch *scratch, 
     return true;
 }
 
-/* A part's share of the inputs, of all tokens. */
-static void prepare(const struct work *work, size_t part, size_t n_parts)
+static void prepare(const struct work *work, const struct linear_unit *unit)
 {
-    const struct linear_call *call = work->call;
-    size_t n_in = n_in_of(work), n_steps = ceil_divide(n_in, INPUT_STEP);
-    size_t first = part * n_steps / n_parts * INPUT_STEP, end = size_min((part + 1) * n_steps / n_parts * INPUT_STEP, n_in);
-    for (size_t type = 0; first < end && type < N_WEIGHT_TYPES; type++)
+    const struct activations_part part = {unit->first_token, unit->first_token + unit->n_tokens, unit->first, unit->end};
+    for (size_t type = 0; type < N_WEIGHT_TYPES; type++)
         if (work->prepared[type].data)
-            work->kernels->prepare[type](&work->prepared[type], call->x, call->x_stride, first, end);
+            work->kernels->prepare[type](&work->prepared[type], &part, work->call->x, work->call->x_stride);
 }
 
 static void begin(void *context, size_t part, size_t n_parts, size_t thread)
 {
     const struct work *work = context;
+    const struct linear_unit *units = work->scratch->units;
+    size_t end = first_unit_of(work, part + 1, n_parts);
     (void)thread;
-    prepare(work, part, n_parts);
-    if (work->n_units > 0)
-        shrink(work, part, n_parts);
+    for (size_t i = first_unit_of(work, part, n_parts); i < end; i++)
+        if (units[i].item == PREPARING)
+            prepare(work, &units[i]);
+        else
+            shrink(work, &units[i], i + 1 < end ? &units[i + 1] : NULL);
 }
 
 /* ---- second phase: by rows ---- */
@@ -468,31 +517,35 @@ static size_t choose_parts(const struct pool *pool, size_t most, size_t n_multip
     return size_max(1, size_min(n_parts, most));
 }
 
-static bool plan_deltas(struct work *work, struct linear_scratch *scratch, size_t *n_multiplications, struct error *err)
+/* Tokens whose activations stay in L2 while everything of the first phase comes to them; each thread has as many of such blocks. */
+static size_t choose_unit_tokens(const struct work *work, const struct pool *pool)
 {
-    struct amount amount = measure(work->call);
-    *n_multiplications = amount.n_floats * n_in_of(work);
-    if (amount.n_items == 0)
-        return true;
-    if (!reserve(scratch, amount.n_items, amount.n_units, amount.n_floats, err))
+    size_t most = size_max(UNIT_X_BYTES / (n_in_of(work) * sizeof(float)), UNIT_LEAST_TOKENS), n_tokens = work->call->n_tokens;
+    if (n_tokens <= most)
+        return most;
+    size_t n_each = ceil_divide(ceil_divide(n_tokens, most), pool_n_threads(pool));
+    return size_max(ceil_divide(n_tokens, n_each * pool_n_threads(pool)), UNIT_LEAST_TOKENS);
+}
+
+static bool plan(struct work *work, const struct pool *pool, struct linear_scratch *scratch, struct error *err)
+{
+    work->unit_tokens = choose_unit_tokens(work, pool);
+    size_t n = n_pieces(work, pool);
+    struct amount amount = measure(work, n);
+    if (!reserve(scratch, amount, err))
         return false;
-    plan(work, scratch);
+    plan_items(work);
+    plan_units(work, n);
     return true;
 }
 
 /* One part, without the pool, where there is little to do. */
 static bool run_first_phase(struct work *work, struct pool *pool, struct linear_scratch *scratch, struct error *err)
 {
-    const struct linear_call *call = work->call;
-    size_t n_multiplications, n_parts = 1;
-    fetch_views(call);
-    if (!reserve_prepared(work, scratch, err) || !plan_deltas(work, scratch, &n_multiplications, err))
+    fetch_views(work->call);
+    if (!reserve_prepared(work, scratch, err) || !plan(work, pool, scratch, err))
         return false;
-    if (work->n_units > 0)
-        n_parts = choose_parts(pool, work->n_units, n_multiplications);
-    if (call->n_tokens * n_in_of(work) > LEAST_PREPARED)
-        n_parts = size_max(n_parts, choose_parts(pool, ceil_divide(n_in_of(work), INPUT_STEP), SIZE_MAX));
-    pool_run(pool, begin, work, n_parts);
+    pool_run(pool, begin, work, choose_parts(pool, work->n_units, work->cost));
     return true;
 }
 

@@ -111,12 +111,14 @@ struct prepared {
     struct activations reference, set;
 };
 
-static void prepare_in_two(const struct kernels *set, const struct activations *to, const float *x)
+/* In parts: some of the tokens' inputs, the other tokens, the other inputs. */
+static void prepare_in_parts(const struct kernels *set, const struct activations *to, const float *x)
 {
-    size_t cut = random_between(0, to->n_in / PACK_GROUP) * PACK_GROUP;
+    const size_t cut = random_between(0, to->n_in / PACK_GROUP) * PACK_GROUP, token = random_between(0, to->n_tokens);
+    const struct activations_part parts[] = {{0, token, cut, to->n_in}, {token, to->n_tokens, 0, to->n_in}, {0, token, 0, cut}};
     memset(to->data, 0, activations_bytes(to));
-    set->prepare[to->type](to, x, to->n_in, cut, to->n_in);
-    set->prepare[to->type](to, x, to->n_in, 0, cut);
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        set->prepare[to->type](to, &parts[i], x, to->n_in);
 }
 
 /* Whether the set laid down the bytes of each group token by token, as tiles want them when there are several blocks, and nothing else differs: but
@@ -146,8 +148,8 @@ static struct prepared prepare(const struct kernels *reference, const struct ker
     struct prepared both = {to, to};
     check(activations_bytes(&to) <= PREPARED_BYTES, set->name, "prepare", "wants more than there is");
     both.reference.data = prepared_room[0], both.set.data = prepared_room[1];
-    prepare_in_two(reference, &both.reference, x);
-    prepare_in_two(set, &both.set, x);
+    prepare_in_parts(reference, &both.reference, x);
+    prepare_in_parts(set, &both.set, x);
     check(type == WEIGHT_BF16 || memcmp(prepared_room[0], prepared_room[1], activations_bytes(&to)) == 0 || are_by_token(&both),
           set->name, "prepare", weight_type_name(type));
     return both;
@@ -310,8 +312,9 @@ static void run_product(void *context, size_t i)
 static void run_prepare(void *context, size_t i)
 {
     struct job *job = context;
+    const struct activations_part all = {0, job->n_tokens, 0, job->n_in};
     (void)i;
-    job->set->prepare[job->type](&job->prepared, job->x, job->n_in, 0, job->n_in);
+    job->set->prepare[job->type](&job->prepared, &all, job->x, job->n_in);
 }
 
 static void set_tokens(struct job *job, size_t n_in, size_t n_tokens)
@@ -319,7 +322,7 @@ static void set_tokens(struct job *job, size_t n_in, size_t n_tokens)
     job->n_in = n_in, job->n_tokens = n_tokens;
     job->prepared.type = job->type, job->prepared.n_in = n_in, job->prepared.n_tokens = n_tokens;
     job->prepared.width = activations_width(job->set, job->type, n_tokens);
-    job->set->prepare[job->type](&job->prepared, job->x, n_in, 0, n_in);
+    run_prepare(job, 0);
 }
 
 /* Rank 16. */
