@@ -255,7 +255,8 @@ static size_t count_huge(const void *data)
 bool weight_cache_is_huge(const struct weight_cache *cache)
 {
     enum { SMALL = 8 << 20 };
-    return cache->file.n_bytes < SMALL || count_huge(cache->file.data) >= cache->file.n_bytes / 2;
+    size_t n_bytes = cache->file.n_bytes;
+    return n_bytes < SMALL || count_huge(cache->file.data) >= n_bytes - n_bytes / 16;
 }
 
 void weight_cache_close(struct weight_cache *cache)
