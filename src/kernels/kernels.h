@@ -27,7 +27,7 @@
 #define KERNELS_LANES 16          /* partial sums, and of block_maxima */
 #define KERNELS_BLOCK 1024        /* elements, see block_maxima */
 #define KERNELS_PANEL 16          /* outputs of a panel of B, see expand */
-#define KERNELS_EXPAND_AHEAD 4096 /* bytes that expand fetches before it wants them; the first ones are the caller's to fetch */
+#define KERNELS_EXPAND_AHEAD 4096 /* bytes of B that expand fetches before it wants them, of few tokens; the first are the caller's to fetch */
 
 #define KERNELS_KV_BLOCK 16       /* positions of a block of keys and values, see attend */
 #define KERNELS_ATTEND_STEP 64    /* positions between two looks at the maximum, see attend */
@@ -79,8 +79,8 @@ struct kernels {
     /* Up to tokens_at_once lie in one block of prepared activations: of so many weights pass once; of more tokens, up to tokens_per_block. */
     unsigned char tokens_at_once[N_WEIGHT_TYPES], tokens_per_block[N_WEIGHT_TYPES];
 
-    /* Makes a part of x, whose tokens are `x_stride` floats apart, ready for `multiply_packed` of the type; pack.h says how it lies. bf16: rounded to bf16. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale
-       rounded to integers. */
+    /* Makes a part of x, whose tokens are `x_stride` floats apart, ready for `multiply_packed` of the type; pack.h says how it lies. bf16:
+       rounded to bf16. q8, q4: per group of 32 a scale, the largest magnitude / 127, and x / scale rounded to integers. */
     void (*prepare[N_WEIGHT_TYPES])(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride);
 
     /* out[t * out_stride + o] = sum over k of w[o][k] * x[first + t][k], for o < n_rows, t < n_tokens. w: n_rows rows packed in panels

@@ -1,7 +1,7 @@
 /*
  * linear.c - two phases. First, in units that are laid end to end and cut into shares of equal cost: some tokens' activations are prepared for
- * the weights' type, and while they are in L2, u = A x for each segment and delta; a unit of A is multiplied while the next one is fetched. Then
- * the output rows: each part takes one contiguous span of the jobs' rows, laid end to end, so that a thread streams its weights, and after them
+ * the weights' type, and while they are in L2, u = A x for each segment and delta; a unit is multiplied while the A of the next one is fetched.
+ * Then the output rows: each part takes one contiguous span of the jobs' rows, laid end to end, so that a thread streams its weights, and after them
  * its stretch of each B, in one go; and finishes the outputs (deltas, gain, bias, what comes after) while they are in L2. What something comes
  * after waits there in memory of the thread's own: rows of outputs that are a power of two apart would drive each other out of the cache.
  */
@@ -43,7 +43,7 @@ struct linear_unit {
     size_t item;        /* PREPARING: none */
     size_t first, end;  /* rows of its A; inputs to prepare */
     size_t first_token, n_tokens;
-    size_t cost_before; /* multiplications of all units up to this one */
+    size_t cost_before; /* of all units up to this one, in multiplications */
 };
 
 #define PREPARING SIZE_MAX
@@ -142,13 +142,12 @@ struct amount {
     size_t n_items, n_units, n_floats; /* n_units: at most */
 };
 
-/* Pieces of the inputs that are prepared each on its own: whole rows, unless these tokens are all there is for the threads to share. */
-static size_t n_pieces(const struct work *work, const struct pool *pool)
+/* Pieces of the inputs that are prepared each on its own: whole rows, unless there are fewer blocks of tokens than threads. */
+static size_t choose_pieces(const struct work *work, const struct pool *pool)
 {
-    const struct linear_call *call = work->call;
-    if (call->n_tokens > work->unit_tokens)
-        return 1;
-    return size_min(pool_n_threads(pool), ceil_divide(call->n_tokens * n_in_of(work), LEAST_PREPARED));
+    size_t n_blocks = ceil_divide(work->call->n_tokens, work->unit_tokens), n_each = size_min(work->call->n_tokens, work->unit_tokens);
+    size_t n_wanted = ceil_divide(pool_n_threads(pool), n_blocks);
+    return size_min(n_wanted, ceil_divide(n_each * n_in_of(work), LEAST_PREPARED));
 }
 
 static struct amount measure(const struct work *work, size_t n_pieces)
@@ -517,7 +516,7 @@ static size_t choose_parts(const struct pool *pool, size_t most, size_t n_multip
     return size_max(1, size_min(n_parts, most));
 }
 
-/* Tokens whose activations stay in L2 while everything of the first phase comes to them; each thread has as many of such blocks. */
+/* Tokens whose activations stay in L2 while everything of the first phase comes to them; of blocks that may be smaller each thread has as many. */
 static size_t choose_unit_tokens(const struct work *work, const struct pool *pool)
 {
     size_t most = size_max(UNIT_X_BYTES / (n_in_of(work) * sizeof(float)), UNIT_LEAST_TOKENS), n_tokens = work->call->n_tokens;
@@ -530,12 +529,12 @@ static size_t choose_unit_tokens(const struct work *work, const struct pool *poo
 static bool plan(struct work *work, const struct pool *pool, struct linear_scratch *scratch, struct error *err)
 {
     work->unit_tokens = choose_unit_tokens(work, pool);
-    size_t n = n_pieces(work, pool);
-    struct amount amount = measure(work, n);
+    size_t n_pieces = choose_pieces(work, pool);
+    struct amount amount = measure(work, n_pieces);
     if (!reserve(scratch, amount, err))
         return false;
     plan_items(work);
-    plan_units(work, n);
+    plan_units(work, n_pieces);
     return true;
 }
 

@@ -20,6 +20,7 @@
 
 #include "base/buffer.h"
 #include "base/bytes.h"
+#include "base/huge.h"
 
 static const char MAGIC[8] = "LORADPAK";
 enum {
@@ -255,8 +256,8 @@ static size_t count_huge(const void *data)
 bool weight_cache_is_huge(const struct weight_cache *cache)
 {
     enum { SMALL = 8 << 20 };
-    size_t n_bytes = cache->file.n_bytes;
-    return n_bytes < SMALL || count_huge(cache->file.data) >= n_bytes - n_bytes / 16;
+    size_t n_whole = cache->file.n_bytes / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+    return cache->file.n_bytes < SMALL || count_huge(cache->file.data) >= n_whole - n_whole / 16;
 }
 
 void weight_cache_close(struct weight_cache *cache)

@@ -16,7 +16,7 @@
 #include "support/tiny_model.h"
 #include "support/tiny_view.h"
 
-enum { N_TOKENS = 150, WIDTH = 256 };
+enum { N_TOKENS = 150, WIDTH = 256, N_MANY = 1300 };
 
 struct fixture {
     struct model *model;
@@ -260,29 +260,35 @@ static void sites_of_odd_widths_lie_side_by_side(void **state)
 }
 
 /* More tokens than the first phase comes to at once: the same rows again and again, so that each block has to say the same as the first. */
-static void many_tokens_are_what_few_are(void **state)
+static void check_many(struct fixture *f, const float *x, float *out, size_t n_threads)
 {
-    enum { N_MANY = 1300, CUT = 700, N_OUT = 300 };
-    struct fixture *f = set_up(DTYPE_BF16);
+    enum { CUT = 700, N_OUT = 300 };
     const struct linear_segment segments[] = {{f->views[1], 0, CUT}, {f->views[3], CUT, N_MANY - CUT}};
-    float *x = malloc(N_MANY * WIDTH * sizeof *x), *out = calloc(N_MANY * N_OUT, sizeof *out);
-    (void)state;
-    for (size_t t = 0; t < N_MANY; t++)
-        memcpy(x + t * WIDTH, f->x + (t % N_TOKENS) * WIDTH, WIDTH * sizeof *x);
     struct linear_call call = {.segments = segments, .n_segments = 2, .n_tokens = N_MANY, .x = x, .x_stride = WIDTH, .n_jobs = 1};
     call.jobs[0] = (struct linear_job){site_of(f, PROJECTION_UP), out, N_OUT};
-    run(&call, f->model, 3);
+    run(&call, f->model, n_threads);
     for (size_t s = 0; s < 2; s++) {
         struct linear_segment few = {segments[s].view, 0, N_TOKENS};
         call.segments = &few;
         call.n_segments = 1;
         call.n_tokens = N_TOKENS;
-        call.x = f->x;
         call.jobs[0].out = f->out[0];
         run(&call, f->model, 1);
         for (size_t t = segments[s].first; t < segments[s].first + segments[s].n_tokens; t++)
             assert_memory_equal(out + t * N_OUT, f->out[0] + (t % N_TOKENS) * N_OUT, N_OUT * sizeof *out);
     }
+}
+
+static void many_tokens_are_what_few_are(void **state)
+{
+    enum { N_OUT = 300 };
+    struct fixture *f = set_up(DTYPE_BF16);
+    float *x = malloc(N_MANY * WIDTH * sizeof *x), *out = calloc(N_MANY * N_OUT, sizeof *out);
+    (void)state;
+    for (size_t t = 0; t < N_MANY; t++)
+        memcpy(x + t * WIDTH, f->x + (t % N_TOKENS) * WIDTH, WIDTH * sizeof *x);
+    for (size_t n_threads = 1; n_threads < 40; n_threads = 3 * n_threads + 1)
+        check_many(f, x, out, n_threads);
     free(x);
     free(out);
     tear_down(f);
