@@ -324,43 +324,32 @@ ALWAYS_INLINE void expand_tile(enum weight_type type, size_t n_tokens, size_t n_
         }
 }
 
-ALWAYS_INLINE void expand_tokens(enum weight_type type, size_t n_panels, size_t last, float *out,
-                                 size_t out_stride, const void *b, size_t rank, const float *u, size_t u_stride,
-                                 float scale, size_t n_tokens)
-{
-    size_t t = 0;
-
-    for (; t + TILE_HEADS <= n_tokens; t += TILE_HEADS)
-        expand_tile(type, TILE_HEADS, n_panels, last, out + t * out_stride, out_stride, b, rank,
-                    u + t * u_stride, u_stride, scale, true);
-    for (; t < n_tokens; t++)
-        expand_tile(type, 1, n_panels, last, out + t * out_stride, out_stride, b, rank, u + t * u_stride,
-                    u_stride, scale, true);
-}
-
 /* The outputs of a tile of tokens, a line for each 16. */
-ALWAYS_INLINE void fetch_outputs(const float *out, size_t out_stride)
+ALWAYS_INLINE void fetch_outputs(size_t n_panels, const float *out, size_t out_stride)
 {
 #pragma GCC unroll 8
     for (size_t t = 0; t < TILE_HEADS; t++)
 #pragma GCC unroll 8
-        for (size_t c = 0; c < TILE_COLUMNS; c++)
+        for (size_t c = 0; c < n_panels; c++)
             __builtin_prefetch(out + t * out_stride + c * LANES, 1, 3);
 }
 
-/* Many tokens: what a tile waits for is its outputs; they are fetched while the one before is multiplied. */
-ALWAYS_INLINE void expand_many(float *out, size_t out_stride, const float *b, size_t rank, const float *u, size_t u_stride,
-                               float scale, size_t n_tokens)
+/* What a tile waits for is B while tokens are few, and its outputs when they are many: these are fetched while the one before is multiplied. */
+ALWAYS_INLINE void expand_tokens(enum weight_type type, size_t n_panels, size_t last, float *out,
+                                 size_t out_stride, const void *b, size_t rank, const float *u, size_t u_stride,
+                                 float scale, size_t n_tokens, bool are_many)
 {
-    const size_t rest = n_tokens % TILE_HEADS;
+    size_t t = 0;
 
-    for (size_t t = 0; t < n_tokens - rest; t += TILE_HEADS, out += TILE_HEADS * out_stride, u += TILE_HEADS * u_stride) {
-        fetch_outputs(out + TILE_HEADS * out_stride, out_stride);
-        expand_tile(WEIGHT_F32, TILE_HEADS, TILE_COLUMNS, LANES, out, out_stride, b, rank, u, u_stride, scale, false);
+    for (; t + TILE_HEADS <= n_tokens; t += TILE_HEADS) {
+        if (are_many)
+            fetch_outputs(n_panels, out + (t + TILE_HEADS) * out_stride, out_stride);
+        expand_tile(type, TILE_HEADS, n_panels, last, out + t * out_stride, out_stride, b, rank,
+                    u + t * u_stride, u_stride, scale, !are_many);
     }
-    for (size_t t = 0; t < rest; t++)
-        expand_tile(WEIGHT_F32, 1, TILE_COLUMNS, LANES, out + t * out_stride, out_stride, b, rank, u + t * u_stride, u_stride,
-                    scale, false);
+    for (; t < n_tokens; t++)
+        expand_tile(type, 1, n_panels, last, out + t * out_stride, out_stride, b, rank, u + t * u_stride,
+                    u_stride, scale, !are_many);
 }
 
 /* Several panels of B for all tokens. */
@@ -371,13 +360,13 @@ ALWAYS_INLINE void expand_panels(enum weight_type type, float *out, size_t out_s
     _Alignas(64) float wide[TILE_COLUMNS * LANES * EXPAND_MOST_RANK];
 
     if (n_tokens < EXPAND_MANY || rank > EXPAND_MOST_RANK) {
-        expand_tokens(type, TILE_COLUMNS, LANES, out, out_stride, b, rank, u, u_stride, scale, n_tokens);
+        expand_tokens(type, TILE_COLUMNS, LANES, out, out_stride, b, rank, u, u_stride, scale, n_tokens, false);
         return;
     }
     for (size_t at = 0; at < n_bytes; at += 64)
         __builtin_prefetch(b + n_bytes + at, 0, 2);
     widen(type, wide, b, n);
-    expand_many(out, out_stride, wide, rank, u, u_stride, scale, n_tokens);
+    expand_tokens(WEIGHT_F32, TILE_COLUMNS, LANES, out, out_stride, wide, rank, u, u_stride, scale, n_tokens, true);
 }
 
 ALWAYS_INLINE void expand(enum weight_type type, float *out, size_t out_stride, const void *b, size_t rank,
@@ -390,10 +379,10 @@ ALWAYS_INLINE void expand(enum weight_type type, float *out, size_t out_stride, 
         expand_panels(type, out + o, out_stride, weight_at(type, b, o * rank), rank, u, u_stride, scale, n_tokens);
     for (; o + LANES <= n_out; o += LANES)
         expand_tokens(type, 1, LANES, out + o, out_stride, weight_at(type, b, o * rank), rank, u, u_stride,
-                      scale, n_tokens);
+                      scale, n_tokens, false);
     if (o < n_out)
         expand_tokens(type, 1, n_out - o, out + o, out_stride, weight_at(type, b, o * rank), rank, u, u_stride,
-                      scale, n_tokens);
+                      scale, n_tokens, false);
 }
 
 /* ---- element by element ---- */

@@ -53,7 +53,7 @@ bool weight_cache_write(const struct weight_cache *cache, void (*progress)(void 
                         struct error *err) MUST_USE;
 
 /* Whether all but a sixteenth of the open file lies in huge pages, as where the file system's cache has them. Products from small ones take up to
-   a quarter longer (measured: 24 GB/s instead of 30; a fifth of them small cost a tenth). True for a file that is small itself. */
+   a quarter longer (measured: 24 GB/s instead of 30; a fifth of them small cost 6 %). True for a file that is small itself. */
 bool weight_cache_is_huge(const struct weight_cache *cache);
 
 void weight_cache_close(struct weight_cache *cache); /* zeroed is fine */
