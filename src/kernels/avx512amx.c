@@ -96,81 +96,78 @@ _Static_assert(offsetof(struct tile_room, start) == 1024, "as TILE_MULTIPLY has 
 
 /* ---- a block of tokens ---- */
 
-static bool is_asked_for(const struct panel_tile *tile, size_t t)
-{
-    return t >= tile->first && t < tile->first + tile->n_tokens;
-}
-
 /* Whether all of a vector's sums are asked for. */
-KERNELS_ALWAYS_INLINE bool is_whole(size_t n_tokens, const struct panel_tile *tile, const struct panel_sums *sums, size_t v)
+KERNELS_ALWAYS_INLINE bool is_whole(size_t n_tokens, const struct panel_pass *pass, const struct panel_sums *sums, size_t v)
 {
-    return n_tokens == tile->n_tokens && sums->n_rows >= (v + 1) * PANEL_LANES;
+    return n_tokens == pass->n_tokens && sums->n_rows >= (v + 1) * PANEL_LANES;
 }
 
-KERNELS_ALWAYS_INLINE void block_load(size_t n_tokens, vec acc[TILE_TOKENS], const struct panel_tile *tile, size_t v)
+static bool is_asked_for(const struct panel_pass *pass, size_t t)
 {
-    const struct panel_sums *from = &tile->from;
+    return t >= pass->first && t < pass->first + pass->n_tokens;
+}
+
+KERNELS_ALWAYS_INLINE void block_load(size_t n_tokens, vec acc[TILE_TOKENS], const struct panel_pass *pass, const struct panel_sums *from, size_t v)
+{
 #pragma GCC unroll 16
     for (size_t t = 0; t < n_tokens; t++)
         acc[t] = v_set(0.0f);
     if (!from->at)
         return;
-    if (is_whole(n_tokens, tile, from, v))
+    if (is_whole(n_tokens, pass, from, v))
 #pragma GCC unroll 16
         for (size_t t = 0; t < n_tokens; t++)
-            acc[t] = v_load(from->at + t * from->stride + v * PANEL_LANES);
+            acc[t] = v_load(panel_sums_of(from, v, t));
     else
 #pragma GCC unroll 16
         for (size_t t = 0; t < n_tokens; t++)
-            if (is_asked_for(tile, t))
-                acc[t] = panel_load_sums(from, v, t - tile->first);
+            if (is_asked_for(pass, t))
+                acc[t] = panel_load_sums(from, v, t - pass->first);
 }
 
-KERNELS_ALWAYS_INLINE void block_store(size_t n_tokens, const vec acc[TILE_TOKENS], const struct panel_tile *tile, size_t v)
+KERNELS_ALWAYS_INLINE void block_store(size_t n_tokens, const vec acc[TILE_TOKENS], const struct panel_pass *pass, const struct panel_sums *to, size_t v)
 {
-    const struct panel_sums *to = &tile->to;
-    if (is_whole(n_tokens, tile, to, v))
+    if (is_whole(n_tokens, pass, to, v))
 #pragma GCC unroll 16
         for (size_t t = 0; t < n_tokens; t++)
-            v_store(to->at + t * to->stride + v * PANEL_LANES, acc[t]);
+            v_store(panel_sums_of(to, v, t), acc[t]);
     else
 #pragma GCC unroll 16
         for (size_t t = 0; t < n_tokens; t++) {
-            if (is_asked_for(tile, t))
-                panel_store_sums(to, v, t - tile->first, acc[t]);
+            if (is_asked_for(pass, t))
+                panel_store_sums(to, v, t - pass->first, acc[t]);
         }
 }
 
+/* A block of tokens and the one behind it, with their sums and with what is fetched meanwhile. */
+struct block {
+    const char *x, *x_after;
+    struct panel_sums from, to;
+    const char *next, *next_end;
+    size_t next_lines; /* with UNROLL groups */
+};
+
 /* All tokens of a block and all vectors of a panel; of tokens that are not asked for, nothing is kept. When it begins, tiles 0 to 2 hold the products
    of its first three groups; when it ends, those of the next block. */
-KERNELS_ALWAYS_INLINE void block_multiply(size_t n_tokens, const struct panel_tile *tile)
+KERNELS_ALWAYS_INLINE void block_multiply(size_t n_tokens, const struct panel_pass *pass, const struct block *block, struct tile_room *room)
 {
-    const size_t n_groups = tile->n_steps, n_rest = n_groups % UNROLL, n_vectors = tile->n_panel_vectors;
+    const size_t n_groups = pass->n_steps, n_rest = n_groups % UNROLL, n_vectors = pass->n_vectors;
     const size_t x_step = PACK_GROUP_UNITS * 4 * n_tokens;
-    const char *w = tile->w, *w_scales = w + n_vectors * n_groups * TILE_BYTES, *next = tile->next;
-    struct tile_room memory, *room = &memory;
+    const char *w = pass->w, *w_scales = w + n_vectors * n_groups * TILE_BYTES, *next = block->next;
     vec acc[TILE_TOKENS];
 
-    __asm__("" : "+r"(room)); /* one register for all */
-    for (size_t t = 0; t < n_tokens; t++)
-        _mm512_store_si512(room->start[t], _mm512_set1_epi32(PACK_SUM_START));
-    if (tile->is_first_block && n_groups >= UNROLL) {
-        TILE_MULTIPLY(tile->x, w, 0, 4, 6)
-        TILE_MULTIPLY(tile->x + x_step, w + TILE_BYTES, 1, 5, 7)
-        TILE_MULTIPLY(tile->x + 2 * x_step, w + 2 * TILE_BYTES, 2, 4, 6)
-    }
     for (size_t v = 0; v < n_vectors; v++) {
         const bool is_last = v + 1 == n_vectors;
-        const char *x = tile->x;
-        block_load(n_tokens, acc, tile, v);
+        const char *x = block->x;
+        block_load(n_tokens, acc, pass, &block->from, v);
         for (size_t left = n_groups; left >= UNROLL; left -= UNROLL) {
             const char *x_next = x + UNROLL * x_step, *w_next = w + UNROLL * TILE_BYTES;
             if (left < 2 * UNROLL) {
-                x_next = is_last ? tile->x_after : tile->x;
-                w_next = is_last ? tile->w : w_next + n_rest * TILE_BYTES;
+                x_next = is_last ? block->x_after : block->x;
+                w_next = is_last ? pass->w : w_next + n_rest * TILE_BYTES;
             }
-            if (next < tile->next_end)
-                next = panel_fetch(next, tile->next_lines, false);
+            if (next < block->next_end)
+                next = panel_fetch(next, block->next_lines, false);
             TILE_STEP(0, x + 3 * x_step, w + 3 * TILE_BYTES, 3, 5, 7)
             TILE_STEP(1, x_next, w_next, 0, 4, 6)
             TILE_STEP(2, x_next + x_step, w_next + TILE_BYTES, 1, 5, 7)
@@ -184,19 +181,53 @@ KERNELS_ALWAYS_INLINE void block_multiply(size_t n_tokens, const struct panel_ti
             TILE_STORE(3)
             TILE_SCALE(x, w_scales)
         }
-        block_store(n_tokens, acc, tile, v);
+        block_store(n_tokens, acc, pass, &block->to, v);
     }
 }
 
-#define BLOCK(n)                                                                                                                     \
-    static __attribute__((noinline)) void block_##n(const struct panel_tile *tile)                                                   \
-    {                                                                                                                                \
-        block_multiply(n, tile);                                                                                                     \
+KERNELS_ALWAYS_INLINE void multiply_blocks(size_t n_tokens, const struct panel_pass *pass)
+{
+    const size_t x_step = PACK_GROUP_UNITS * 4 * n_tokens, n_calls = pass->n_vectors * (pass->n_steps / UNROLL) + 1;
+    struct block block = {.x_after = pass->x, .from = pass->from, .to = pass->to, .next_end = pass->next,
+                          .next_lines = (pass->next_lines + n_calls - 1) / n_calls};
+    struct tile_room memory, *room = &memory;
+
+    __asm__("" : "+r"(room)); /* one register for all */
+    for (size_t t = 0; t < n_tokens; t++)
+        _mm512_store_si512(room->start[t], _mm512_set1_epi32(PACK_SUM_START));
+    if (pass->n_steps >= UNROLL) {
+        TILE_MULTIPLY(pass->x, pass->w, 0, 4, 6)
+        TILE_MULTIPLY(pass->x + x_step, pass->w + TILE_BYTES, 1, 5, 7)
+        TILE_MULTIPLY(pass->x + 2 * x_step, pass->w + 2 * TILE_BYTES, 2, 4, 6)
     }
-BLOCK(1) BLOCK(2) BLOCK(3) BLOCK(4) BLOCK(5) BLOCK(6) BLOCK(7) BLOCK(8) BLOCK(9) BLOCK(10) BLOCK(11) BLOCK(12) BLOCK(13) BLOCK(14) BLOCK(15) BLOCK(16)
-#define BOTH(n) {block_##n, block_##n}
-static panel_tile_function *const blocks[TILE_TOKENS][2] = {BOTH(1), BOTH(2),  BOTH(3),  BOTH(4),  BOTH(5),  BOTH(6),  BOTH(7),  BOTH(8),
-                                                            BOTH(9), BOTH(10), BOTH(11), BOTH(12), BOTH(13), BOTH(14), BOTH(15), BOTH(16)};
+    for (size_t left = pass->n_blocks; left > 0; left--) {
+        block.x = block.x_after;
+        block.x_after += left > 1 ? pass->block_bytes : 0;
+        block.next = block.next_end;
+        block.next_end += panel_least(pass->next_lines * 64, (size_t)(pass->next_end - block.next));
+        block_multiply(n_tokens, pass, &block, room);
+        panel_skip_tokens(&block.from, pass->n_tokens);
+        panel_skip_tokens(&block.to, pass->n_tokens);
+    }
+}
+
+#define PASS(n)                                                                                                                      \
+    static __attribute__((noinline)) void pass_##n(const struct panel_pass *pass)                                                    \
+    {                                                                                                                                \
+        multiply_blocks(n, pass);                                                                                                    \
+    }
+PASS(1) PASS(2) PASS(3) PASS(4) PASS(5) PASS(6) PASS(7) PASS(8) PASS(9) PASS(10) PASS(11) PASS(12) PASS(13) PASS(14) PASS(15) PASS(16)
+static panel_function *const passes_of_width[TILE_TOKENS] = {pass_1, pass_2,  pass_3,  pass_4,  pass_5,  pass_6,  pass_7,  pass_8,
+                                                             pass_9, pass_10, pass_11, pass_12, pass_13, pass_14, pass_15, pass_16};
+
+/* A tile is of all tokens of a block, whichever of them are asked for. */
+static void run_pass(const struct panel_pass *pass)
+{
+    passes_of_width[pass->width - 1](pass);
+}
+
+#define BOTH {run_pass, run_pass}
+static panel_function *const passes[TILE_TOKENS][2] = {BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH, BOTH};
 static const unsigned char no_whole_panels[TILE_TOKENS] = {0};
 
 /* ---- weights: for each vector of outputs a chunk's groups as signed bytes, behind all of these their scales ---- */
@@ -241,8 +272,8 @@ static void unpack_q4(char *to, const char *from, size_t n_vectors, size_t n_gro
 
 #define TILES(TYPE)                                                                                                                  \
     {                                                                                                                                \
-        .type = TYPE, .step_inputs = PACK_GROUP, .step_units = PACK_GROUP_UNITS, .are_blocks = true, .most_tokens = TILE_TOKENS,      \
-        .wide = no_whole_panels, .tiles = blocks                                                                                     \
+        .type = TYPE, .step_inputs = PACK_GROUP, .step_units = PACK_GROUP_UNITS, .most_tokens = TILE_TOKENS, .wide = no_whole_panels,  \
+        .passes = passes                                                                                                             \
     }
 static const struct panel_tiles tiles_q8 = TILES(WEIGHT_Q8), tiles_q4 = TILES(WEIGHT_Q4);
 

@@ -71,28 +71,31 @@ KERNELS_ALWAYS_INLINE void panel_step(enum weight_type type, size_t n_vectors, s
     (void)x_row;
 }
 
-/* Steps are made by fours: what is not arithmetic takes places where arithmetic could begin. */
-KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
+/* What a tile of elements fetches meanwhile: its lines, at the beginning of each UNROLL steps and with each of them. */
+struct panel_fetching {
+    const char *next, *end;
+    size_t lines_per_step, lines_besides;
+    bool is_once;
+};
+
+/* All steps of a tile. They are made by fours: what is not arithmetic takes places where arithmetic could begin. */
+KERNELS_ALWAYS_INLINE void panel_add_steps(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS],
+                                           const struct panel_pass *pass, const char *w, const char *x, struct panel_fetching fetching)
 {
     /* A tile of several vectors is of a whole panel, and how long its steps are is known. */
-    const size_t step_bytes = n_vectors > 1 ? panel_step_bytes(type, MOST_WIDE) : tile->step_bytes;
-    const size_t x_row = tile->x_row, x_step = panel_step_units(type) * x_row;
-    const size_t lines_per_step = tile->next_lines / UNROLL, lines_besides = tile->next_lines % UNROLL;
-    const char *next = tile->next, *next_end = tile->next_end, *x = panel_first_unit(tile);
-    const char *w = tile->w + tile->vector * panel_vector_bytes(type);
-    const bool is_once = tile->is_once;
-    size_t left = tile->n_steps;
-    vec acc[MOST_WIDE][MOST_TOKENS];
+    const size_t step_bytes = n_vectors > 1 ? panel_step_bytes(type, MOST_WIDE) : pass->step_bytes;
+    const size_t x_row = pass->width * 4, x_step = panel_step_units(type) * x_row;
+    const char *next = fetching.next;
+    size_t left = pass->n_steps;
 
-    panel_load_all(tile, n_vectors, n_tokens, acc);
     for (; left >= UNROLL; left -= UNROLL) {
-        const bool is_fetching = next < next_end;
+        const bool is_fetching = next < fetching.end;
         if (is_fetching)
-            next = panel_fetch(next, lines_besides, is_once);
+            next = panel_fetch(next, fetching.lines_besides, fetching.is_once);
 #pragma GCC unroll 4
         for (size_t i = 0; i < UNROLL; i++) {
             if (is_fetching)
-                next = panel_fetch(next, lines_per_step, is_once);
+                next = panel_fetch(next, fetching.lines_per_step, fetching.is_once);
             panel_step(type, n_vectors, n_tokens, acc, w, x, x_row);
             w = panel_next_row(w, step_bytes);
             x = panel_next_row(x, x_step);
@@ -100,18 +103,40 @@ KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_ve
     }
     for (; left > 0; left--, w += step_bytes, x += x_step)
         panel_step(type, n_vectors, n_tokens, acc, w, x, x_row);
-    panel_store_all(tile, n_vectors, n_tokens, acc);
+}
+
+KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_pass *pass)
+{
+    const size_t n_panel_vectors = n_vectors > 1 ? MOST_WIDE : pass->n_vectors, n_quads = pass->n_steps / UNROLL + 1;
+    const size_t n_lines = (pass->next_lines + n_quads - 1) / n_quads;
+    const char *x = pass->x + pass->first * 4;
+    struct panel_fetching fetching = {pass->next, pass->next, n_lines / UNROLL, n_lines % UNROLL, pass->is_once};
+    struct panel_sums from = pass->from, to = pass->to;
+
+    for (size_t block = 0; block < pass->n_blocks; block++, x += pass->block_bytes) {
+        fetching.next = fetching.end;
+        fetching.end += panel_least(pass->next_lines * 64, (size_t)(pass->next_end - fetching.end));
+        for (size_t v = 0; v < n_panel_vectors; v += n_vectors) {
+            vec acc[MOST_WIDE][MOST_TOKENS];
+            panel_load_tile(&from, v, n_vectors, n_tokens, acc);
+            panel_add_steps(type, n_vectors, n_tokens, acc, pass, pass->w + v * panel_vector_bytes(type), x, fetching);
+            panel_store_tile(&to, v, n_vectors, n_tokens, acc);
+            fetching.next = fetching.end; /* by the first of a block's tiles */
+        }
+        panel_skip_tokens(&from, n_tokens);
+        panel_skip_tokens(&to, n_tokens);
+    }
 }
 
 static const unsigned char wide_elements[] = WIDE_ELEMENTS;
 #define ELEMENT_PANEL_TILES(TYPE, suffix, inputs)                                                                                      \
-    static panel_tile_function *const panel_functions_##suffix[][2] = ELEMENT_TILE_TABLE(panel_##suffix);                              \
+    static panel_function *const panel_passes_##suffix[][2] = ELEMENT_TILE_TABLE(panel_##suffix);                              \
     static const struct panel_tiles panel_tiles_##suffix = {.type = TYPE,                                                              \
                                                             .step_inputs = inputs,                                                     \
                                                             .step_units = inputs == 1 ? 1 : PAIR_UNITS,                                \
                                                             .most_tokens = sizeof wide_elements,                                       \
                                                             .wide = wide_elements,                                                     \
-                                                            .tiles = panel_functions_##suffix};
+                                                            .passes = panel_passes_##suffix};
 
 #if defined(PANELS_ELEMENTS)
 static void panel_unpack_f16(char *to, const char *from, size_t n_vectors, size_t n_steps)

@@ -67,26 +67,38 @@ KERNELS_ALWAYS_INLINE void panel_add_group(size_t n_vectors, size_t n_tokens, ve
     }
 }
 
-KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_tile *tile)
+/* Of q8, in tiles. */
+KERNELS_ALWAYS_INLINE void panel_add_groups(enum weight_type type, size_t n_vectors, size_t n_tokens, const struct panel_pass *pass)
 {
     /* A tile of several vectors is of a whole panel, and where its weights lie is known. */
-    const size_t n_panel_vectors = n_vectors > 1 ? MOST_WIDE : tile->n_panel_vectors, step_bytes = panel_step_bytes(type, n_panel_vectors);
+    const size_t n_panel_vectors = n_vectors > 1 ? MOST_WIDE : pass->n_vectors, step_bytes = panel_step_bytes(type, n_panel_vectors);
     const size_t load_bytes = n_panel_vectors * 64; /* all vectors of the panel side by side, load after load, then their scales */
-    const size_t scales_at = panel_n_loads(type) * load_bytes, next_lines = tile->next_lines, x_row = tile->x_row;
-    const char *next = tile->next, *next_end = tile->next_end, *x = panel_first_unit(tile);
-    const char *w = tile->w + tile->vector * 64, *w_scales = tile->w + scales_at + tile->vector * 32;
-    vec acc[MOST_WIDE][MOST_TOKENS];
+    const size_t scales_at = panel_n_loads(type) * load_bytes, x_row = pass->width * 4;
+    const size_t n_lines = (pass->next_lines + pass->n_steps - 1) / pass->n_steps;
+    const char *next = pass->next, *next_end = next, *block = pass->x + pass->first * 4;
+    struct panel_sums from = pass->from, to = pass->to;
 
-    panel_load_all(tile, n_vectors, n_tokens, acc);
-    for (size_t g = 0; g < tile->n_steps; g++) {
-        if (next < next_end)
-            next = panel_fetch(next, next_lines, false);
-        panel_add_group(n_vectors, n_tokens, acc, w, load_bytes, w_scales, x, x_row);
-        w += step_bytes;
-        w_scales += step_bytes;
-        x += PACK_GROUP_UNITS * x_row;
+    for (size_t i = 0; i < pass->n_blocks; i++, block += pass->block_bytes) {
+        next = next_end;
+        next_end += panel_least(pass->next_lines * 64, (size_t)(pass->next_end - next_end));
+        for (size_t v = 0; v < n_panel_vectors; v += n_vectors) {
+            const char *w = pass->w + v * 64, *w_scales = pass->w + scales_at + v * 32, *x = block;
+            vec acc[MOST_WIDE][MOST_TOKENS];
+            panel_load_tile(&from, v, n_vectors, n_tokens, acc);
+            for (size_t g = 0; g < pass->n_steps; g++) {
+                if (next < next_end)
+                    next = panel_fetch(next, n_lines, false);
+                panel_add_group(n_vectors, n_tokens, acc, w, load_bytes, w_scales, x, x_row);
+                w += step_bytes;
+                w_scales += step_bytes;
+                x += PACK_GROUP_UNITS * x_row;
+            }
+            panel_store_tile(&to, v, n_vectors, n_tokens, acc);
+            next = next_end; /* by the first of a block's tiles */
+        }
+        panel_skip_tokens(&from, n_tokens);
+        panel_skip_tokens(&to, n_tokens);
     }
-    panel_store_all(tile, n_vectors, n_tokens, acc);
 }
 
 /* Groups of q4 as those of q8. */
@@ -140,17 +152,17 @@ KERNELS_ALWAYS_INLINE void panel_add_vector(enum weight_type type, size_t n_toke
 
 /* All vectors of a panel, one after the other in each group: weights pass once and are unpacked once for more tokens than a tile of several vectors
    has registers for. The sums of floats wait in L1. */
-KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t n_tokens, const struct panel_tile *tile)
+KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t n_tokens, const struct panel_pass *pass)
 {
-    const size_t n_vectors = tile->n_panel_vectors, load_bytes = n_vectors * 64, n_loads = panel_n_loads(type), x_row = tile->x_row;
-    const size_t lines_per_load = tile->next_lines / (n_vectors * n_loads), lines_besides = tile->next_lines % (n_vectors * n_loads);
-    const char *next = tile->next, *w = tile->w, *x = panel_first_unit(tile);
+    const size_t n_vectors = pass->n_vectors, load_bytes = n_vectors * 64, n_loads = panel_n_loads(type), x_row = pass->width * 4;
+    const size_t n_lines = (pass->step_bytes + 63) / 64, lines_per_load = n_lines / (n_vectors * n_loads), lines_besides = n_lines % (n_vectors * n_loads);
+    const char *w = pass->w, *next = w, *x = pass->x + pass->first * 4;
     vec acc[MOST_WIDE][MOST_WHOLE];
 
     for (size_t v = 0; v < n_vectors; v++)
         for (size_t t = 0; t < n_tokens; t++)
             acc[v][t] = v_set(0.0f);
-    for (size_t g = 0; g < tile->n_steps; g++, w += tile->step_bytes, x += PACK_GROUP_UNITS * x_row) {
+    for (size_t g = 0; g < pass->n_steps; g++, w += pass->step_bytes, x += PACK_GROUP_UNITS * x_row) {
         const char *scales = w + n_loads * load_bytes;
         next = panel_fetch_stream(next, lines_besides);
         for (size_t v = 0; v < n_vectors; v++)
@@ -159,25 +171,25 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
     }
     for (size_t v = 0; v < n_vectors; v++)
         for (size_t t = 0; t < n_tokens; t++)
-            panel_store_sums(&tile->to, v, t, acc[v][t]);
+            panel_store_sums(&pass->to, v, t, acc[v][t]);
 }
 
 static const unsigned char wide_groups[] = WIDE_GROUPS;
 #define GROUP_TILE(vectors, tokens) PANEL_TILE(panel_add_groups, WEIGHT_Q8, groups, vectors, tokens)
 GROUP_TILES(GROUP_TILE)
-static panel_tile_function *const panel_functions_groups[][2] = GROUP_TILE_TABLE(panel_groups);
+static panel_function *const panel_passes_groups[][2] = GROUP_TILE_TABLE(panel_groups);
 #define GROUP_PANEL_TILES(TYPE)                                                                                                      \
     {                                                                                                                                \
         .type = TYPE, .step_inputs = PACK_GROUP, .step_units = PACK_GROUP_UNITS, .most_tokens = sizeof wide_groups, .wide = wide_groups,  \
-        .tiles = panel_functions_groups                                                                                              \
+        .passes = panel_passes_groups                                                                                              \
     }
 static const struct panel_tiles panel_tiles_q8 = GROUP_PANEL_TILES(WEIGHT_Q8);
 static const struct panel_tiles panel_tiles_q4 = GROUP_PANEL_TILES(WEIGHT_Q4); /* for its measures: its tiles are the whole ones */
 
 #define PANEL_WHOLE(TYPE, suffix, tokens)                                                                                            \
-    static __attribute__((noinline)) void panel_whole_##suffix##_##tokens(const struct panel_tile *tile)                             \
+    static __attribute__((noinline)) void panel_whole_##suffix##_##tokens(const struct panel_pass *pass)                             \
     {                                                                                                                                \
-        panel_add_whole_groups(TYPE, tokens, tile);                                                                                  \
+        panel_add_whole_groups(TYPE, tokens, pass);                                                                                  \
     }
 #define Q8_WHOLE(tokens) PANEL_WHOLE(WEIGHT_Q8, q8, tokens)
 #define Q4_WHOLE(tokens) PANEL_WHOLE(WEIGHT_Q4, q4, tokens)
@@ -186,8 +198,8 @@ WHOLE_GROUPS(Q4_WHOLE, )
 #define WHOLE_Q8_NAME(tokens) panel_whole_q8_##tokens
 #define WHOLE_Q4_NAME(tokens) panel_whole_q4_##tokens
 #define COMMA ,
-static panel_tile_function *const panel_wholes_q8[] = {WHOLE_GROUPS(WHOLE_Q8_NAME, COMMA)};
-static panel_tile_function *const panel_wholes_q4[] = {WHOLE_GROUPS(WHOLE_Q4_NAME, COMMA)};
+static panel_function *const panel_wholes_q8[] = {WHOLE_GROUPS(WHOLE_Q8_NAME, COMMA)};
+static panel_function *const panel_wholes_q4[] = {WHOLE_GROUPS(WHOLE_Q4_NAME, COMMA)};
 enum { N_WHOLE_GROUPS = sizeof panel_wholes_q8 / sizeof *panel_wholes_q8 };
 PANEL_ROW(q8, .few = &panel_tiles_q8, .whole = panel_wholes_q8)
 PANEL_ROW(q4, .few = &panel_tiles_q4, .whole = panel_wholes_q4, .many = &panel_tiles_q8, .unpack = panel_unpack_q4, .unpacked_bytes = UNPACKED_BYTES)

@@ -19,8 +19,9 @@
  *     WHOLE_GROUPS(TILE, separator)   TILE(1) separator TILE(2) ...: with so many tokens a panel is one tile, at most MOST_WHOLE
  *
  * A tile is some vectors of a panel with some tokens of one block. With few tokens the weights pass once, as one stream of memory, which is
- * fetched a little ahead. With more of them a chunk of a panel stays in a cache while tile after tile of tokens passes, each of which
- * fetches its share of the next chunk, so that memory and arithmetic work side by side. Between chunks the sums wait side by side: rows of
+ * fetched a little ahead. With more of them a chunk of a panel stays in a cache while block after block of tokens passes, each of which
+ * fetches its share of the next chunk, so that memory and arithmetic work side by side. One function goes through all blocks: what is done between
+ * two tiles is not hidden behind the products, so it has to be little. Between chunks the sums wait side by side: rows of
  * outputs are often a power of two apart, and would drive each other out of the caches. What a tile would have to widen or unpack again and
  * again (f16, bf16, q4) is unpacked once for all, as f32 or q8.
  */
@@ -55,67 +56,89 @@ struct panel_sums {
     size_t stride, n_rows;
 };
 
-struct panel_tile {
+/* Some steps of a panel, with the same tokens of some blocks. */
+struct panel_pass {
     struct panel_sums from, to; /* the sums before and after these steps; from.at NULL: 0 */
     const char *w;             /* weights of the first step */
-    size_t vector;             /* the tile's first one, of */
-    size_t n_panel_vectors, step_bytes;
-    const char *x;             /* the first step of a block's activations, of which the tile's begin with token */
-    size_t first, n_tokens;    /* `first` */
-    const char *x_after;       /* the next block's, or x behind the last one */
-    bool is_first_block;
-    size_t x_row;              /* bytes to the block's next unit */
+    size_t n_vectors, step_bytes; /* of the panel */
+    const char *x;             /* the first step of the first block's activations, of which the tokens begin with */
+    size_t first, n_tokens;    /* `first`, in each block */
+    size_t n_blocks, block_bytes;
+    size_t width;              /* tokens that a block has room for */
     size_t n_steps;            /* inputs, pairs or groups */
-    bool is_once;              /* no other tile reads these weights: what is fetched goes to L1, else to L2 */
-    const char *next, *next_end; /* weights that will be wanted then, of which the tile fetches one stretch: so the hardware sees a stream */
-    size_t next_lines;         /* of them with each step of groups, or each UNROLL steps of elements */
+    bool is_once;              /* there is one block: what is fetched goes to L1, else to L2 */
+    const char *next, *next_end; /* weights that will be wanted then, of which each block fetches one stretch: so the hardware sees a stream */
+    size_t next_lines;         /* of a block */
 };
 
-typedef void panel_tile_function(const struct panel_tile *tile);
+typedef void panel_function(const struct panel_pass *pass);
 
 KERNELS_ALWAYS_INLINE size_t panel_least(size_t a, size_t b)
 {
     return a < b ? a : b;
 }
 
-KERNELS_ALWAYS_INLINE const char *panel_first_unit(const struct panel_tile *tile)
+/* Vectors from number v on of a token, and where they are. */
+KERNELS_ALWAYS_INLINE float *panel_sums_of(const struct panel_sums *sums, size_t v, size_t t)
 {
-    return tile->x + tile->first * 4;
+    return sums->at + t * sums->stride + v * PANEL_LANES;
 }
 
 KERNELS_ALWAYS_INLINE vec panel_load_sums(const struct panel_sums *from, size_t v, size_t t)
 {
-    const float *at = from->at + t * from->stride + v * PANEL_LANES;
     size_t left = from->n_rows - panel_least(v * PANEL_LANES, from->n_rows);
-    return left >= PANEL_LANES ? v_load(at) : v_load_some(at, left);
+    return left >= PANEL_LANES ? v_load(panel_sums_of(from, v, t)) : v_load_some(panel_sums_of(from, v, t), left);
 }
 
 KERNELS_ALWAYS_INLINE void panel_store_sums(const struct panel_sums *to, size_t v, size_t t, vec sums)
 {
-    float *at = to->at + t * to->stride + v * PANEL_LANES;
     size_t left = to->n_rows - panel_least(v * PANEL_LANES, to->n_rows);
     if (left >= PANEL_LANES)
-        v_store(at, sums);
+        v_store(panel_sums_of(to, v, t), sums);
     else
-        v_store_some(at, sums, left);
+        v_store_some(panel_sums_of(to, v, t), sums, left);
 }
 
-KERNELS_ALWAYS_INLINE void panel_load_all(const struct panel_tile *tile, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS])
+/* A tile's sums, from vector `first` of the panel on. */
+KERNELS_ALWAYS_INLINE void panel_load_tile(const struct panel_sums *from, size_t first, size_t n_vectors, size_t n_tokens,
+                                           vec acc[MOST_WIDE][MOST_TOKENS])
 {
+    const bool is_whole = from->n_rows >= (first + n_vectors) * PANEL_LANES;
+#pragma GCC unroll 8
+    for (size_t t = 0; t < n_tokens; t++)
 #pragma GCC unroll 4
-    for (size_t v = 0; v < n_vectors; v++)
+        for (size_t v = 0; v < n_vectors; v++)
+            acc[v][t] = v_set(0.0f);
+    if (from->at && is_whole)
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++)
-            acc[v][t] = tile->from.at ? panel_load_sums(&tile->from, v, t) : v_set(0.0f);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                acc[v][t] = v_load(panel_sums_of(from, first + v, t));
+    else if (from->at)
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                acc[v][t] = panel_load_sums(from, first + v, t);
 }
 
-KERNELS_ALWAYS_INLINE void panel_store_all(const struct panel_tile *tile, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS])
+KERNELS_ALWAYS_INLINE void panel_store_tile(const struct panel_sums *to, size_t first, size_t n_vectors, size_t n_tokens,
+                                            vec acc[MOST_WIDE][MOST_TOKENS])
 {
-#pragma GCC unroll 4
-    for (size_t v = 0; v < n_vectors; v++)
+    const bool is_whole = to->n_rows >= (first + n_vectors) * PANEL_LANES;
+    if (is_whole)
 #pragma GCC unroll 8
         for (size_t t = 0; t < n_tokens; t++)
-            panel_store_sums(&tile->to, v, t, acc[v][t]);
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                v_store(panel_sums_of(to, first + v, t), acc[v][t]);
+    else
+#pragma GCC unroll 8
+        for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                panel_store_sums(to, first + v, t, acc[v][t]);
 }
 
 /* The compiler is not to know how far a row is from the next, or it keeps the address of each in a register of its own. */
@@ -149,14 +172,13 @@ KERNELS_ALWAYS_INLINE const char *panel_fetch_stream(const char *next, size_t n_
     return end;
 }
 
-/* How weights of a type are multiplied that lie as a panel of it does, some vectors at a time. */
+/* How weights of a type are multiplied that lie as a panel of it does. */
 struct panel_tiles {
     enum weight_type type;
-    size_t step_inputs, step_units;            /* of one step: inputs, and 4-byte units of activations */
-    bool are_blocks;                           /* a tile is of all vectors and all tokens of a block, whichever of them are asked for */
+    size_t step_inputs, step_units;       /* of one step: inputs, and 4-byte units of activations */
     size_t most_tokens;
-    const unsigned char *wide;                 /* vectors of a tile, by tokens less one */
-    panel_tile_function *const (*tiles)[2];    /* by tokens less one: of `wide` vectors of a whole panel, of one */
+    const unsigned char *wide;            /* vectors of a tile, by tokens less one */
+    panel_function *const (*passes)[2];   /* by tokens less one: in tiles of `wide` vectors of a whole panel, of one */
 };
 
 /* n_steps of a panel, of n_vectors, as the type that other tiles read. */
@@ -165,7 +187,7 @@ typedef void panel_unpack_function(char *to, const char *from, size_t n_vectors,
 /* How a type's products are made. */
 struct panel_plan {
     const struct panel_tiles *few;           /* of the type itself, for the tokens of one block */
-    panel_tile_function *const *whole;       /* NULL, or instead of them, by tokens less one: of all vectors of a panel */
+    panel_function *const *whole;            /* NULL, or instead of them, by tokens less one: in tiles of all vectors of a panel */
     const struct panel_tiles *many;          /* for many */
     panel_unpack_function *unpack;           /* to what they read; NULL: `few` will do */
     size_t least_unpacked;                   /* tokens for which that pays, */
@@ -198,91 +220,77 @@ struct panel_run {
     float *carry;      /* (MOST_CARRIED, PANEL_ROWS) sums between chunks */
 };
 
-static struct panel_tile panel_tile_of(const struct panel_run *run, const struct panel_tiles *tiles, const char *w, size_t n_rows)
+static struct panel_pass panel_pass_of(const struct panel_run *run, const struct panel_tiles *tiles, const char *w, size_t n_rows)
 {
     size_t n_vectors = panel_width(n_rows) / PANEL_LANES;
-    return (struct panel_tile){.to = {run->out, run->out_stride, n_rows}, .w = w, .n_panel_vectors = n_vectors,
-                               .step_bytes = panel_step_bytes(tiles->type, n_vectors), .x_row = run->x->width * 4};
+    return (struct panel_pass){.to = {run->out, run->out_stride, n_rows}, .w = w, .n_vectors = n_vectors,
+                               .step_bytes = panel_step_bytes(tiles->type, n_vectors), .block_bytes = activations_block_bytes(run->x),
+                               .width = run->x->width};
 }
 
 /* Where a chunk's sums come from and go to. */
-static void panel_set_sums(const struct panel_run *run, struct panel_tile *tile, size_t n_rows, bool is_first, bool is_last)
+static void panel_set_sums(const struct panel_run *run, struct panel_pass *pass, size_t n_rows, bool is_first, bool is_last)
 {
     const struct panel_sums carry = {run->carry, PANEL_ROWS, PANEL_ROWS}, out = {run->out, run->out_stride, n_rows};
-    tile->from = is_first ? (struct panel_sums){0} : carry;
-    tile->to = is_last ? out : carry;
+    pass->from = is_first ? (struct panel_sums){0} : carry;
+    pass->to = is_last ? out : carry;
 }
 
-/* Those from a token and an output on. */
-static struct panel_sums panel_sums_at(struct panel_sums sums, size_t token, size_t output)
+KERNELS_ALWAYS_INLINE void panel_skip_tokens(struct panel_sums *sums, size_t n_tokens)
 {
-    return sums.at ? (struct panel_sums){sums.at + token * sums.stride + output, sums.stride, sums.n_rows - output} : sums;
+    if (sums->at)
+        sums->at += n_tokens * sums->stride;
 }
 
-/* A chunk's steps for tokens of one block, of all vectors. */
-static void panel_block(const struct panel_tiles *tiles, struct panel_tile tile)
+/* The same tokens of each of n_blocks; what is behind them comes next. */
+static void panel_run_blocks(const struct panel_tiles *tiles, struct panel_pass *pass, size_t first, size_t n_tokens, size_t n_blocks)
 {
-    const bool is_whole = tile.n_panel_vectors == MOST_WIDE;
-    const size_t n = tiles->are_blocks ? tile.x_row / 4 : tile.n_tokens;
-    const size_t wide = tiles->are_blocks ? MOST_WIDE : is_whole ? tiles->wide[n - 1] : 1;
-    const struct panel_sums from = tile.from, to = tile.to;
-    panel_tile_function *const make = tiles->tiles[n - 1][is_whole ? 0 : 1];
-    for (tile.vector = 0; tile.vector < tile.n_panel_vectors; tile.vector += wide) {
-        tile.from = panel_sums_at(from, 0, tile.vector * PANEL_LANES);
-        tile.to = panel_sums_at(to, 0, tile.vector * PANEL_LANES);
-        make(&tile);
-        tile.next_end = tile.next; /* by the first of a block's tiles */
-    }
+    if (n_tokens == 0 || n_blocks == 0)
+        return;
+    pass->first = first;
+    pass->n_tokens = n_tokens;
+    pass->n_blocks = n_blocks;
+    tiles->passes[n_tokens - 1][pass->n_vectors == MOST_WIDE ? 0 : 1](pass);
+    pass->x += n_blocks * pass->block_bytes;
+    pass->next += panel_least(n_blocks * pass->next_lines * 64, (size_t)(pass->next_end - pass->next));
+    panel_skip_tokens(&pass->from, n_blocks * n_tokens);
+    panel_skip_tokens(&pass->to, n_blocks * n_tokens);
 }
 
-/* A chunk's steps, of which the first is number first_step, for all tokens. Meanwhile they fetch n_next_bytes from `next` on, each block's a stretch. */
-static void panel_pass(const struct panel_run *run, const struct panel_tiles *tiles, struct panel_tile tile, size_t first_step, const char *next,
-                       size_t n_next_bytes)
+/* A chunk's steps, of which the first is number first_step, for all tokens. Meanwhile they fetch n_next_bytes from `next` on, each block a stretch. */
+static void panel_run_pass(const struct panel_run *run, const struct panel_tiles *tiles, struct panel_pass *pass, size_t first_step, const char *next,
+                           size_t n_next_bytes)
 {
-    const struct activations *x = run->x;
-    const size_t block_bytes = activations_block_bytes(x), first_block = run->first / x->width, n_blocks = (run->end - 1) / x->width - first_block + 1;
-    const size_t n_quads = tile.n_steps / UNROLL + 1; /* one call of panel_fetch each, but for tiles of groups */
-    const size_t n_calls = tiles->are_blocks ? tile.n_panel_vectors * n_quads : tiles->step_inputs < PACK_GROUP ? n_quads : tile.n_steps;
-    const size_t n_lines = ((n_next_bytes + 63) / 64 + n_blocks - 1) / n_blocks;
-    const char *block = x->data + first_block * block_bytes + first_step * tiles->step_units * tile.x_row, *last = next + n_next_bytes;
-    size_t first = run->first - first_block * x->width, left = run->end - run->first; /* in the block; in all */
-    tile.next = next;
-    tile.next_lines = (n_lines + n_calls - 1) / n_calls;
-    for (size_t n; left > 0; left -= n, first = 0, block += block_bytes) {
-        n = panel_least(x->width - first, left);
-        tile.x = block;
-        tile.x_after = left > n ? block + block_bytes : block;
-        tile.is_first_block = left == run->end - run->first;
-        tile.first = first;
-        tile.n_tokens = n;
-        tile.next_end = tile.next + n_lines * 64 < last ? tile.next + n_lines * 64 : last;
-        panel_block(tiles, tile);
-        tile.next = tile.next_end;
-        tile.from = panel_sums_at(tile.from, n, 0);
-        tile.to = panel_sums_at(tile.to, n, 0);
-    }
+    const size_t width = run->x->width, first_block = run->first / width, first = run->first % width;
+    const size_t n_blocks = (run->end - 1) / width - first_block + 1, n_first = first > 0 ? panel_least(width - first, run->end - run->first) : 0;
+    const size_t n_left = run->end - run->first - n_first;
+    pass->x = run->x->data + first_block * pass->block_bytes + first_step * tiles->step_units * width * 4;
+    pass->next = next;
+    pass->next_end = next + n_next_bytes;
+    pass->next_lines = ((n_next_bytes + 63) / 64 + n_blocks - 1) / n_blocks;
+    panel_run_blocks(tiles, pass, first, n_first, 1);
+    panel_run_blocks(tiles, pass, 0, width, n_left / width);
+    panel_run_blocks(tiles, pass, 0, n_left % width, 1);
 }
 
-/* All steps of one panel, by a tile of all its vectors. */
+/* All steps of one panel, by tiles of all its vectors. */
 static void panel_whole(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
 {
-    struct panel_tile tile = panel_tile_of(run, run->plan.few, panel, n_rows);
-    tile.x = run->x->data + run->first / run->x->width * activations_block_bytes(run->x);
-    tile.first = run->first % run->x->width;
-    tile.n_tokens = run->end - run->first;
-    tile.n_steps = n_steps;
-    tile.next = panel;
-    tile.next_lines = (tile.step_bytes + 63) / 64;
-    run->plan.whole[tile.n_tokens - 1](&tile);
+    struct panel_pass pass = panel_pass_of(run, run->plan.few, panel, n_rows);
+    pass.x = run->x->data + run->first / run->x->width * pass.block_bytes;
+    pass.first = run->first % run->x->width;
+    pass.n_tokens = run->end - run->first;
+    pass.n_steps = n_steps;
+    run->plan.whole[pass.n_tokens - 1](&pass);
 }
 
 /* All steps of one panel at once; what comes soon is fetched. */
 static void panel_once(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
 {
-    struct panel_tile tile = panel_tile_of(run, run->plan.few, panel, n_rows);
-    tile.n_steps = n_steps;
-    tile.is_once = true;
-    panel_pass(run, run->plan.few, tile, 0, panel + STREAM_AHEAD, n_steps * tile.step_bytes);
+    struct panel_pass pass = panel_pass_of(run, run->plan.few, panel, n_rows);
+    pass.n_steps = n_steps;
+    pass.is_once = true;
+    panel_run_pass(run, run->plan.few, &pass, 0, panel + STREAM_AHEAD, n_steps * pass.step_bytes);
 }
 
 /* So many steps at a time, of about the same number, that a chunk of them has n_bytes at most; a multiple of UNROLL. */
@@ -296,14 +304,14 @@ static size_t panel_chunk_steps(size_t n_bytes, size_t step_bytes, size_t n_step
 static void panel_chunks(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
 {
     const struct panel_tiles *tiles = run->plan.few;
-    struct panel_tile tile = panel_tile_of(run, tiles, panel, n_rows);
+    struct panel_pass pass = panel_pass_of(run, tiles, panel, n_rows);
     bool is_short = run->end - run->first <= FEW_TILES * tiles->most_tokens;
-    size_t chunk = panel_chunk_steps(is_short ? SHORT_CHUNK_BYTES : CHUNK_BYTES, tile.step_bytes, n_steps);
-    for (size_t begin = 0; begin < n_steps; begin += tile.n_steps, tile.w += tile.n_steps * tile.step_bytes) {
-        tile.n_steps = panel_least(chunk, n_steps - begin);
-        panel_set_sums(run, &tile, n_rows, begin == 0, begin + tile.n_steps == n_steps);
-        size_t n_bytes = tile.n_steps * tile.step_bytes;
-        panel_pass(run, tiles, tile, begin, tile.w + n_bytes, n_bytes);
+    size_t chunk = panel_chunk_steps(is_short ? SHORT_CHUNK_BYTES : CHUNK_BYTES, pass.step_bytes, n_steps);
+    for (size_t begin = 0; begin < n_steps; begin += pass.n_steps, pass.w += pass.n_steps * pass.step_bytes) {
+        pass.n_steps = panel_least(chunk, n_steps - begin);
+        panel_set_sums(run, &pass, n_rows, begin == 0, begin + pass.n_steps == n_steps);
+        size_t n_bytes = pass.n_steps * pass.step_bytes;
+        panel_run_pass(run, tiles, &pass, begin, pass.w + n_bytes, n_bytes);
     }
 }
 
@@ -312,15 +320,15 @@ static void panel_unpacked_chunks(const struct panel_run *run, const char *panel
 {
     _Alignas(64) char unpacked[UNPACKED_BYTES];
     const struct panel_tiles *few = run->plan.few, *tiles = run->plan.many;
-    struct panel_tile tile = panel_tile_of(run, tiles, unpacked, n_rows);
-    size_t steps_each = few->step_inputs / tiles->step_inputs, bytes_each = panel_step_bytes(few->type, tile.n_panel_vectors);
-    size_t chunk = panel_chunk_steps(run->plan.unpacked_bytes, steps_each * tile.step_bytes, n_steps);
+    struct panel_pass pass = panel_pass_of(run, tiles, unpacked, n_rows);
+    size_t steps_each = few->step_inputs / tiles->step_inputs, bytes_each = panel_step_bytes(few->type, pass.n_vectors);
+    size_t chunk = panel_chunk_steps(run->plan.unpacked_bytes, steps_each * pass.step_bytes, n_steps);
     for (size_t begin = 0, n; begin < n_steps; begin += n, panel += n * bytes_each) {
         n = panel_least(chunk, n_steps - begin);
-        run->plan.unpack(unpacked, panel, tile.n_panel_vectors, n);
-        tile.n_steps = n * steps_each;
-        panel_set_sums(run, &tile, n_rows, begin == 0, begin + n == n_steps);
-        panel_pass(run, tiles, tile, begin * steps_each, panel + n * bytes_each, n * bytes_each);
+        run->plan.unpack(unpacked, panel, pass.n_vectors, n);
+        pass.n_steps = n * steps_each;
+        panel_set_sums(run, &pass, n_rows, begin == 0, begin + n == n_steps);
+        panel_run_pass(run, tiles, &pass, begin * steps_each, panel + n * bytes_each, n * bytes_each);
     }
 }
 
@@ -356,9 +364,9 @@ static void panels_multiply(const struct panel_run *all, const char *w, size_t n
 }
 
 #define PANEL_TILE(body, TYPE, suffix, vectors, tokens)                                                                              \
-    static __attribute__((noinline)) void panel_##suffix##_##vectors##_##tokens(const struct panel_tile *tile)                       \
+    static __attribute__((noinline)) void panel_##suffix##_##vectors##_##tokens(const struct panel_pass *pass)                       \
     {                                                                                                                                \
-        body(TYPE, vectors, tokens, tile);                                                                                           \
+        body(TYPE, vectors, tokens, pass);                                                                                           \
     }
 
 #define PANEL_ROW(suffix, ...)                                                                                                       \
