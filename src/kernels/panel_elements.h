@@ -71,11 +71,12 @@ KERNELS_ALWAYS_INLINE void panel_step(enum weight_type type, size_t n_vectors, s
     (void)x_row;
 }
 
-/* What a tile of elements fetches meanwhile: its lines, at the beginning of each UNROLL steps and with each of them. */
+/* What a tile of elements fetches meanwhile: lines of weights, at the beginning of each UNROLL steps and with each of them, and the next block. */
 struct panel_fetching {
     const char *next, *end;
     size_t lines_per_step, lines_besides;
     bool is_once;
+    size_t x_ahead; /* bytes to the next block's activations; 0: none */
 };
 
 /* All steps of a tile. They are made by fours: what is not arithmetic takes places where arithmetic could begin. */
@@ -85,11 +86,14 @@ KERNELS_ALWAYS_INLINE void panel_add_steps(enum weight_type type, size_t n_vecto
     /* A tile of several vectors is of a whole panel, and how long its steps are is known. */
     const size_t step_bytes = n_vectors > 1 ? panel_step_bytes(type, MOST_WIDE) : pass->step_bytes;
     const size_t x_row = pass->width * 4, x_step = panel_step_units(type) * x_row;
+    const size_t x_lines = (UNROLL * panel_step_units(type) * n_tokens * 4 + 63) / 64;
     const char *next = fetching.next;
     size_t left = pass->n_steps;
 
     for (; left >= UNROLL; left -= UNROLL) {
         const bool is_fetching = next < fetching.end;
+        if (fetching.x_ahead > 0)
+            panel_fetch(x + fetching.x_ahead, x_lines, false);
         if (is_fetching)
             next = panel_fetch(next, fetching.lines_besides, fetching.is_once);
 #pragma GCC unroll 4
@@ -110,18 +114,20 @@ KERNELS_ALWAYS_INLINE void panel_add_elements(enum weight_type type, size_t n_ve
     const size_t n_panel_vectors = n_vectors > 1 ? MOST_WIDE : pass->n_vectors, n_quads = pass->n_steps / UNROLL + 1;
     const size_t n_lines = (pass->next_lines + n_quads - 1) / n_quads;
     const char *x = pass->x + pass->first * 4;
-    struct panel_fetching fetching = {pass->next, pass->next, n_lines / UNROLL, n_lines % UNROLL, pass->is_once};
+    struct panel_fetching fetching = {pass->next, pass->next, n_lines / UNROLL, n_lines % UNROLL, pass->is_once, 0};
     struct panel_sums from = pass->from, to = pass->to;
 
     for (size_t block = 0; block < pass->n_blocks; block++, x += pass->block_bytes) {
         fetching.next = fetching.end;
         fetching.end += panel_least(pass->next_lines * 64, (size_t)(pass->next_end - fetching.end));
+        fetching.x_ahead = block + 1 < pass->n_blocks ? pass->block_bytes : 0;
         for (size_t v = 0; v < n_panel_vectors; v += n_vectors) {
             vec acc[MOST_WIDE][MOST_TOKENS];
             panel_load_tile(&from, v, n_vectors, n_tokens, acc);
             panel_add_steps(type, n_vectors, n_tokens, acc, pass, pass->w + v * panel_vector_bytes(type), x, fetching);
             panel_store_tile(&to, v, n_vectors, n_tokens, acc);
             fetching.next = fetching.end; /* by the first of a block's tiles */
+            fetching.x_ahead = 0;
         }
         panel_skip_tokens(&from, n_tokens);
         panel_skip_tokens(&to, n_tokens);
