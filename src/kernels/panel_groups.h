@@ -117,45 +117,74 @@ static void panel_unpack_q4(char *to, const char *from, size_t n_vectors, size_t
     }
 }
 
-/* One group of a vector, for all tokens; x: its quads. */
-KERNELS_ALWAYS_INLINE void panel_add_vector(enum weight_type type, size_t n_tokens, vec *acc, const char *w, size_t load_bytes, vec scale,
-                                            const char *x, size_t x_row, const char **next, size_t lines_per_load)
+/* A quad of inputs, of n_vectors side by side. */
+KERNELS_ALWAYS_INLINE void panel_add_quad(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][MOST_WHOLE], const bits weights[MOST_WIDE],
+                                          const char *x)
+{
+#pragma GCC unroll 16
+    for (size_t t = 0; t < n_tokens; t++) {
+        const bits quad = b_repeat(x + t * 4);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            sums[v][t] = b_add_quads(sums[v][t], weights[v], quad);
+    }
+}
+
+/* One group of some vectors, for all tokens; x: its quads. */
+KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[][MOST_WHOLE], const char *w,
+                                             size_t load_bytes, const char *w_scales, const char *x, size_t x_row, const char **next,
+                                             size_t lines_per_load)
 {
     const size_t n_loads = panel_n_loads(type);
     const char *start = x + (PACK_GROUP_UNITS - 1) * x_row, *high = x + PACK_GROUP / 8 * x_row;
-    bits sums[MOST_WHOLE];
+    bits sums[MOST_WIDE][MOST_WHOLE];
 #pragma GCC unroll 16
     for (size_t t = 0; t < n_tokens; t++)
-        sums[t] = b_start(b_repeat(start + t * 4));
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            sums[v][t] = b_start(b_repeat(start + t * 4));
 #pragma GCC unroll 8
     for (size_t j = 0; j < n_loads; j++) {
-        bits loaded = b_load(w + j * load_bytes), weights = type == WEIGHT_Q8 ? loaded : b_low_codes(loaded);
-        *next = panel_fetch_stream(*next, lines_per_load);
-#pragma GCC unroll 16
-        for (size_t t = 0; t < n_tokens; t++)
-            sums[t] = b_add_quads(sums[t], weights, b_repeat(x + t * 4));
+        bits loaded[MOST_WIDE], weights[MOST_WIDE];
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++) {
+            loaded[v] = b_load(w + j * load_bytes + v * 64);
+            weights[v] = type == WEIGHT_Q8 ? loaded[v] : b_low_codes(loaded[v]);
+            *next = panel_fetch_stream(*next, lines_per_load);
+        }
+        panel_add_quad(n_vectors, n_tokens, sums, weights, x);
         x = panel_next_row(x, x_row);
         if (type == WEIGHT_Q4) {
-            weights = b_high_codes(loaded);
-#pragma GCC unroll 16
-            for (size_t t = 0; t < n_tokens; t++)
-                sums[t] = b_add_quads(sums[t], weights, b_repeat(high + t * 4));
+#pragma GCC unroll 4
+            for (size_t v = 0; v < n_vectors; v++)
+                weights[v] = b_high_codes(loaded[v]);
+            panel_add_quad(n_vectors, n_tokens, sums, weights, high);
             high = panel_next_row(high, x_row);
         }
     }
-    vec correction = panel_correction(scale);
     const char *x_scales = type == WEIGHT_Q8 ? x : high;
+    vec scale[MOST_WIDE], correction[MOST_WIDE];
+#pragma GCC unroll 4
+    for (size_t v = 0; v < n_vectors; v++) {
+        scale[v] = v_load_weights(WEIGHT_BF16, w_scales + v * 32);
+        correction[v] = panel_correction(scale[v]);
+    }
 #pragma GCC unroll 16
-    for (size_t t = 0; t < n_tokens; t++)
-        acc[t] = panel_add_scaled(acc[t], sums[t], scale, correction, panel_repeat_float(x_scales + t * 4));
+    for (size_t t = 0; t < n_tokens; t++) {
+        const vec factor = panel_repeat_float(x_scales + t * 4);
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            acc[v][t] = panel_add_scaled(acc[v][t], sums[v][t], scale[v], correction[v], factor);
+    }
 }
 
-/* All vectors of a panel, one after the other in each group: weights pass once and are unpacked once for more tokens than a tile of several vectors
+/* All vectors of a panel, some after the others in each group: weights pass once and are unpacked once for more tokens than a tile of several vectors
    has registers for. The sums of floats wait in L1. */
 KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t n_tokens, const struct panel_pass *pass)
 {
     const size_t n_vectors = pass->n_vectors, load_bytes = n_vectors * 64, n_loads = panel_n_loads(type), x_row = pass->width * 4;
     const size_t n_lines = (pass->step_bytes + 63) / 64, lines_per_load = n_lines / (n_vectors * n_loads), lines_besides = n_lines % (n_vectors * n_loads);
+    const size_t n_together = WHOLE_VECTORS(n_tokens);
     const char *w = pass->w, *next = w, *x = pass->x + pass->first * 4;
     vec acc[MOST_WIDE][MOST_WHOLE];
 
@@ -164,10 +193,12 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
             acc[v][t] = v_set(0.0f);
     for (size_t g = 0; g < pass->n_steps; g++, w += pass->step_bytes, x += PACK_GROUP_UNITS * x_row) {
         const char *scales = w + n_loads * load_bytes;
+        size_t v = 0;
         next = panel_fetch_stream(next, lines_besides);
-        for (size_t v = 0; v < n_vectors; v++)
-            panel_add_vector(type, n_tokens, acc[v], w + v * 64, load_bytes, v_load_weights(WEIGHT_BF16, scales + v * 32), x, x_row, &next,
-                             lines_per_load);
+        for (; v + n_together <= n_vectors; v += n_together)
+            panel_add_vectors(type, n_together, n_tokens, acc + v, w + v * 64, load_bytes, scales + v * 32, x, x_row, &next, lines_per_load);
+        for (; v < n_vectors; v++)
+            panel_add_vectors(type, 1, n_tokens, acc + v, w + v * 64, load_bytes, scales + v * 32, x, x_row, &next, lines_per_load);
     }
     for (size_t v = 0; v < n_vectors; v++)
         for (size_t t = 0; t < n_tokens; t++)
