@@ -19,13 +19,13 @@ KERNELS_ALWAYS_INLINE vec panel_correction(vec w_scale)
     return v_mul(w_scale, v_set(-PACK_SUM_START_VALUE));
 }
 
-/* One quad of inputs for all of a tile. */
-KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][MOST_TOKENS], const bits weights[MOST_WIDE],
+/* A quad of inputs, of n_vectors side by side. */
+KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][MOST_WHOLE], const bits weights[MOST_WIDE],
                                            const char *x)
 {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (size_t t = 0; t < n_tokens; t++) {
-        bits quad = b_repeat(x + t * 4);
+        const bits quad = b_repeat(x + t * 4);
 #pragma GCC unroll 4
         for (size_t v = 0; v < n_vectors; v++)
             sums[v][t] = b_add_quads(sums[v][t], weights[v], quad);
@@ -36,7 +36,7 @@ KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bi
 KERNELS_ALWAYS_INLINE void panel_add_group(size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_TOKENS], const char *w, size_t load_bytes,
                                            const char *w_scales, const char *x, size_t x_row)
 {
-    bits sums[MOST_WIDE][MOST_TOKENS];
+    bits sums[MOST_WIDE][MOST_WHOLE];
     const char *start = x + (PACK_GROUP_UNITS - 1) * x_row;
 #pragma GCC unroll 8
     for (size_t t = 0; t < n_tokens; t++)
@@ -117,19 +117,6 @@ static void panel_unpack_q4(char *to, const char *from, size_t n_vectors, size_t
     }
 }
 
-/* A quad of inputs, of n_vectors side by side. */
-KERNELS_ALWAYS_INLINE void panel_add_quad(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][MOST_WHOLE], const bits weights[MOST_WIDE],
-                                          const char *x)
-{
-#pragma GCC unroll 16
-    for (size_t t = 0; t < n_tokens; t++) {
-        const bits quad = b_repeat(x + t * 4);
-#pragma GCC unroll 4
-        for (size_t v = 0; v < n_vectors; v++)
-            sums[v][t] = b_add_quads(sums[v][t], weights[v], quad);
-    }
-}
-
 /* One group of some vectors, for all tokens; x: its quads. */
 KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[][MOST_WHOLE], const char *w,
                                              size_t load_bytes, const char *w_scales, const char *x, size_t x_row, const char **next,
@@ -152,13 +139,13 @@ KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vec
             weights[v] = type == WEIGHT_Q8 ? loaded[v] : b_low_codes(loaded[v]);
             *next = panel_fetch_stream(*next, lines_per_load);
         }
-        panel_add_quad(n_vectors, n_tokens, sums, weights, x);
+        panel_add_quads(n_vectors, n_tokens, sums, weights, x);
         x = panel_next_row(x, x_row);
         if (type == WEIGHT_Q4) {
 #pragma GCC unroll 4
             for (size_t v = 0; v < n_vectors; v++)
                 weights[v] = b_high_codes(loaded[v]);
-            panel_add_quad(n_vectors, n_tokens, sums, weights, high);
+            panel_add_quads(n_vectors, n_tokens, sums, weights, high);
             high = panel_next_row(high, x_row);
         }
     }
