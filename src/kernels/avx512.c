@@ -18,6 +18,11 @@ static inline bits b_add_quads(bits acc, bits w, bits x)
     bits pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(weights), signed_x);
     return _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 }
+
+/* Vectors that are multiplied together share what is loaded of an activation; a lone token waits for memory, not for that. */
+#define WHOLE_VECTORS(tokens) ((tokens) == 1 ? 1 : (tokens) <= 6 ? 4 : (tokens) <= 12 ? 2 : 1)
+#define WHOLE_STEPS(tokens) ((tokens) == 1 ? 4 : 1)
+
 /* 32 registers: 24 of sums, the weights of four rows, one vector of x. A lone token waits for memory, and one
    stream is what memory likes best. */
 enum { TILE_ROWS = 4, TILE_TOKENS = 6, FEW_TOKENS = 6, TILE_COLUMNS = 4, TILE_HEADS = 4 };

@@ -241,8 +241,6 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
             {name##_2_4, name##_1_4}, {name##_2_5, name##_1_5}, {name##_2_6, name##_1_6},                    \
             {name##_2_7, name##_1_7}, {name##_2_8, name##_1_8}                                               \
     }
-/* An activation is loaded once for so many vectors; a lone token waits for memory, not for loads. */
-#define WHOLE_VECTORS(tokens) ((tokens) == 1 ? 1 : (tokens) <= 6 ? 4 : (tokens) <= 12 ? 2 : 1)
 #define WHOLE_GROUPS(TILE, separator)                                                                        \
     TILE(1) separator TILE(2) separator TILE(3) separator TILE(4) separator TILE(5) separator                \
     TILE(6) separator TILE(7) separator TILE(8) separator TILE(9) separator TILE(10) separator               \

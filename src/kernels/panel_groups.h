@@ -19,12 +19,23 @@ KERNELS_ALWAYS_INLINE vec panel_correction(vec w_scale)
     return v_mul(w_scale, v_set(-PACK_SUM_START_VALUE));
 }
 
+#if !defined(b_add_repeated)
+static inline bits b_add_repeated(bits acc, bits w, const char *quad)
+{
+    return b_add_quads(acc, w, b_repeat(quad));
+}
+#endif
+
 /* A quad of inputs, of n_vectors side by side. */
 KERNELS_ALWAYS_INLINE void panel_add_quads(size_t n_vectors, size_t n_tokens, bits sums[MOST_WIDE][MOST_WHOLE], const bits weights[MOST_WIDE],
                                            const char *x)
 {
 #pragma GCC unroll 16
     for (size_t t = 0; t < n_tokens; t++) {
+        if (n_vectors == 1) {
+            sums[0][t] = b_add_repeated(sums[0][t], weights[0], x + t * 4);
+            continue;
+        }
         const bits quad = b_repeat(x + t * 4);
 #pragma GCC unroll 4
         for (size_t v = 0; v < n_vectors; v++)
@@ -117,12 +128,17 @@ static void panel_unpack_q4(char *to, const char *from, size_t n_vectors, size_t
     }
 }
 
-/* One group of some vectors, for all tokens; x: its quads. */
-KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[][MOST_WHOLE], const char *w,
-                                             size_t load_bytes, const char *w_scales, const char *x, size_t x_row, const char **next,
-                                             size_t lines_per_load)
+/* Where some groups of some vectors are: weights, scales, activations; and the stream of which they fetch as many bytes. */
+struct panel_place {
+    const char *w, *w_scales, *x, *next;
+};
+
+/* One group, for all tokens. */
+KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_WHOLE],
+                                             const struct panel_place *at, size_t load_bytes, size_t x_row, size_t near)
 {
     const size_t n_loads = panel_n_loads(type);
+    const char *w = at->w, *x = at->x, *next = at->next;
     const char *start = x + (PACK_GROUP_UNITS - 1) * x_row, *high = x + PACK_GROUP / 8 * x_row;
     bits sums[MOST_WIDE][MOST_WHOLE];
 #pragma GCC unroll 16
@@ -135,10 +151,10 @@ KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vec
         bits loaded[MOST_WIDE], weights[MOST_WIDE];
 #pragma GCC unroll 4
         for (size_t v = 0; v < n_vectors; v++) {
-            loaded[v] = b_load(w + j * load_bytes + v * 64);
+            loaded[v] = b_load(w + v * 64);
             weights[v] = type == WEIGHT_Q8 ? loaded[v] : b_low_codes(loaded[v]);
-            *next = panel_fetch_stream(*next, lines_per_load);
         }
+        next = panel_fetch_stream(next, n_vectors, near);
         panel_add_quads(n_vectors, n_tokens, sums, weights, x);
         x = panel_next_row(x, x_row);
         if (type == WEIGHT_Q4) {
@@ -148,12 +164,13 @@ KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vec
             panel_add_quads(n_vectors, n_tokens, sums, weights, high);
             high = panel_next_row(high, x_row);
         }
+        w = panel_next_row(w, load_bytes);
     }
     const char *x_scales = type == WEIGHT_Q8 ? x : high;
     vec scale[MOST_WIDE], correction[MOST_WIDE];
 #pragma GCC unroll 4
     for (size_t v = 0; v < n_vectors; v++) {
-        scale[v] = v_load_weights(WEIGHT_BF16, w_scales + v * 32);
+        scale[v] = v_load_weights(WEIGHT_BF16, at->w_scales + v * 32);
         correction[v] = panel_correction(scale[v]);
     }
 #pragma GCC unroll 16
@@ -165,31 +182,67 @@ KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vec
     }
 }
 
-/* All vectors of a panel, some after the others in each group: weights pass once and are unpacked once for more tokens than a tile of several vectors
-   has registers for. The sums of floats wait in L1. */
+/* Some groups, at most `most`; if that is several, the sums of floats are in registers meanwhile, as far as there are enough. */
+KERNELS_ALWAYS_INLINE void panel_add_stretch(enum weight_type type, size_t n_vectors, size_t n_tokens, vec sums[MOST_WIDE][MOST_WHOLE],
+                                             const struct panel_pass *pass, struct panel_place at, size_t n_groups, size_t most)
+{
+    const size_t load_bytes = pass->n_vectors * 64, x_row = pass->width * 4;
+    vec acc[MOST_WIDE][MOST_WHOLE];
+    if (most == 1) {
+        panel_add_vectors(type, n_vectors, n_tokens, sums, &at, load_bytes, x_row, NEAR_AHEAD);
+        return;
+    }
+#pragma GCC unroll 16
+    for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            acc[v][t] = sums[v][t];
+    for (size_t g = 0; g < n_groups; g++) {
+        panel_add_vectors(type, n_vectors, n_tokens, acc, &at, load_bytes, x_row, NEAR_AHEAD_OF_STEPS);
+        at.w += pass->step_bytes;
+        at.w_scales += pass->step_bytes;
+        at.x += PACK_GROUP_UNITS * x_row;
+        at.next += panel_n_loads(type) * n_vectors * 64;
+    }
+#pragma GCC unroll 16
+    for (size_t t = 0; t < n_tokens; t++)
+#pragma GCC unroll 4
+        for (size_t v = 0; v < n_vectors; v++)
+            sums[v][t] = acc[v][t];
+}
+
+/* All vectors of a panel, some after the others in each stretch of groups: weights pass once and are unpacked once for more tokens than a tile of
+   several vectors has registers for. The sums of floats wait in L1. */
 KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t n_tokens, const struct panel_pass *pass)
 {
-    const size_t n_vectors = pass->n_vectors, load_bytes = n_vectors * 64, n_loads = panel_n_loads(type), x_row = pass->width * 4;
-    const size_t n_lines = (pass->step_bytes + 63) / 64, lines_per_load = n_lines / (n_vectors * n_loads), lines_besides = n_lines % (n_vectors * n_loads);
-    const size_t n_together = WHOLE_VECTORS(n_tokens);
-    const char *w = pass->w, *next = w, *x = pass->x + pass->first * 4;
-    vec acc[MOST_WIDE][MOST_WHOLE];
+    const size_t n_vectors = pass->n_vectors, n_loads = panel_n_loads(type);
+    const size_t n_together = WHOLE_VECTORS(n_tokens), most = WHOLE_STEPS(n_tokens), near = most > 1 ? NEAR_AHEAD_OF_STEPS : NEAR_AHEAD;
+    const char *w = pass->w, *x = pass->x + pass->first * 4;
+    vec sums[MOST_WIDE][MOST_WHOLE];
 
     for (size_t v = 0; v < n_vectors; v++)
         for (size_t t = 0; t < n_tokens; t++)
-            acc[v][t] = v_set(0.0f);
-    for (size_t g = 0; g < pass->n_steps; g++, w += pass->step_bytes, x += PACK_GROUP_UNITS * x_row) {
-        const char *scales = w + n_loads * load_bytes;
-        size_t v = 0;
-        next = panel_fetch_stream(next, lines_besides);
-        for (; v + n_together <= n_vectors; v += n_together)
-            panel_add_vectors(type, n_together, n_tokens, acc + v, w + v * 64, load_bytes, scales + v * 32, x, x_row, &next, lines_per_load);
-        for (; v < n_vectors; v++)
-            panel_add_vectors(type, 1, n_tokens, acc + v, w + v * 64, load_bytes, scales + v * 32, x, x_row, &next, lines_per_load);
+            sums[v][t] = v_set(0.0f);
+    for (size_t g = 0, n; g < pass->n_steps; g += n) {
+        n = panel_least(most, pass->n_steps - g);
+        struct panel_place at = {.w = w, .w_scales = w + n_loads * n_vectors * 64, .x = x, .next = w};
+        for (size_t v = 0, n_now; v < n_vectors; v += n_now) {
+            n_now = v + n_together <= n_vectors ? n_together : 1;
+            at.next = panel_fetch_stream(at.next, (n * n_now * PANEL_LANES * sizeof(uint16_t) + 63) / 64, near); /* where the scales are */
+            if (n_now == n_together)
+                panel_add_stretch(type, n_together, n_tokens, sums + v, pass, at, n, most);
+            else
+                panel_add_stretch(type, 1, n_tokens, sums + v, pass, at, n, most);
+            at.w += n_now * 64;
+            at.w_scales += n_now * PANEL_LANES * sizeof(uint16_t);
+            at.next += n * n_now * n_loads * 64;
+        }
+        w += n * pass->step_bytes;
+        x += n * PACK_GROUP_UNITS * pass->width * 4;
     }
     for (size_t v = 0; v < n_vectors; v++)
         for (size_t t = 0; t < n_tokens; t++)
-            panel_store_sums(&pass->to, v, t, acc[v][t]);
+            panel_store_sums(&pass->to, v, t, sums[v][t]);
 }
 
 static const unsigned char wide_groups[] = WIDE_GROUPS;

@@ -10,6 +10,7 @@
  *     v_add_pairs(acc, w, x)          per lane: fma(w0, x0, fma(w1, x1, acc)), of pairs of bf16; or without such an instruction:
  *     v_load_first(p) v_load_second(p)  the first and the second of 16 pairs of bf16 at p, widened; activations are prepared in f32 then
  *     b_add_quads(acc, w, x)          per lane: acc + the sum of four products of w's bytes, less 128 each, and x's signed ones;
+ *     b_add_repeated(acc, w, p)       the same of b_repeat(p), where one instruction does both
  *     b_start(start)                  or of unsigned bytes, when the sum began with b_start of pack.h's start
  *     b_as_floats(b)                  the same bits
  *     b_low_codes(b)  b_high_codes(b) the PACK_Q4_VALUES of the lower and the upper half of each byte
@@ -17,7 +18,8 @@
  *     WIDE_ELEMENTS, WIDE_GROUPS      {vectors of a tile with 1, 2, ... tokens}: as many tokens as registers can hold
  *     ELEMENT_TILES, GROUP_TILES      these tiles, each TILE(vectors, tokens), and of one vector; ..._TILE_TABLE their names, by tokens
  *     WHOLE_GROUPS(TILE, separator)   TILE(1) separator TILE(2) ...: with so many tokens a panel is one tile, at most MOST_WHOLE
- *     WHOLE_VECTORS(tokens)           of these tiles, vectors that are multiplied together
+ *     WHOLE_VECTORS(tokens)           of these tiles, vectors that are multiplied together,
+ *     WHOLE_STEPS(tokens)             and groups that they pass before the next vectors do
  *
  * A tile is some vectors of a panel with some tokens of one block. With few tokens the weights pass once, as one stream of memory, which is
  * fetched a little ahead. With more of them a chunk of a panel stays in a cache while block after block of tokens passes, each of which
@@ -47,7 +49,8 @@ enum {
     MOST_CARRIED = 512,            /* tokens whose sums wait between chunks */
     LEAST_UNPACKED = 48,           /* tokens for which it pays to widen weights once */
     STREAM_AHEAD = 2560,           /* bytes to fetch into L1 before they are wanted where elements pass once, */
-    NEAR_AHEAD = 1024,             /* ... where groups do; */
+    NEAR_AHEAD = 1024,             /* ... where groups do, */
+    NEAR_AHEAD_OF_STEPS = 5120,    /* ... where some of them pass before the next vectors do; */
     FAR_AHEAD = 8704               /* ... and into L2 before that */
 };
 
@@ -162,15 +165,24 @@ KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_lines, 
     return end;
 }
 
-/* Where weights pass once: into L1 soon enough, and into L2 so early that memory works while several tokens are multiplied. */
-KERNELS_ALWAYS_INLINE const char *panel_fetch_stream(const char *next, size_t n_lines)
+/* Where weights pass once: into L1 soon enough, and into L2 so early that memory works while several tokens are multiplied. The compiler is to leave
+   each line where it is: it would fetch them all at once. Where sums wait in memory, the end of a block keeps it from moving anything else either, and
+   so GCC from running out of registers (up to a tenth of the time). */
+KERNELS_ALWAYS_INLINE const char *panel_fetch_stream(const char *next, size_t n_lines, size_t near)
 {
-    const char *end = next + n_lines * 64;
-    for (; next < end; next += 64) {
-        __builtin_prefetch(next + NEAR_AHEAD, 0, 3);
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n_lines; i++) {
+        __builtin_prefetch(next + near, 0, 3);
         __builtin_prefetch(next + FAR_AHEAD, 0, 2);
+        next += 64;
+        __asm__ volatile("" : "+r"(next));
+#if !defined(__clang__)
+        if (near == NEAR_AHEAD)
+            __asm__ goto("" : : "r"(next) : : end_of_block);
+    end_of_block:;
+#endif
     }
-    return end;
+    return next;
 }
 
 /* How weights of a type are multiplied that lie as a panel of it does. */
