@@ -95,12 +95,17 @@ struct bench_work bench_prefill_work(const struct bench *bench, const struct ben
     return work;
 }
 
-double bench_least_seconds(const struct bench *bench, const struct bench_work *work)
+double bench_least_seconds_at(const struct bench *bench, const struct limit_rate rates[N_PEAK_KINDS], const struct bench_work *work)
 {
     double reading = work->n_bytes / limits_read_rate(&bench->limits), computing = 0;
     for (int kind = 0; kind < N_PEAK_KINDS; kind++)
-        computing += work->n_operations[kind] / limits_rate(&bench->limits, (enum peak_kind)kind);
+        computing += work->n_operations[kind] / limits_rate(rates, (enum peak_kind)kind);
     return fmax(reading, computing);
+}
+
+double bench_least_seconds(const struct bench *bench, const struct bench_work *work)
+{
+    return bench_least_seconds_at(bench, bench->limits.rates, work);
 }
 
 /* A step of it on the fly or merged, whichever is faster where both are allowed. */

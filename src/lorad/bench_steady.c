@@ -7,13 +7,14 @@
 #include "lorad/bench.h"
 
 struct speeds {
-    struct series prefill_rate, prefill_ms, decode_rate, step_ms;
+    struct series prefill_rate, prefill_ms, prefill_limit, decode_rate, step_ms;
 };
 
 static void speeds_finish(struct speeds *speeds)
 {
     series_finish(&speeds->prefill_rate);
     series_finish(&speeds->prefill_ms);
+    series_finish(&speeds->prefill_limit);
     series_finish(&speeds->decode_rate);
     series_finish(&speeds->step_ms);
 }
@@ -28,14 +29,39 @@ static struct bench_ask ask_of(const struct lorad_bench_options *options, size_t
     };
 }
 
+static struct bench_batch batch_of(const struct lorad_bench_options *options, size_t n_sequences)
+{
+    return (struct bench_batch){.n_sequences = n_sequences, .n_adapters = size_min(options->n_adapters, n_sequences),
+                                .rank = options->rank, .is_merged = options->merged};
+}
+
+static double prefill_limit(const struct bench *bench, const struct limit_rate rates[N_PEAK_KINDS])
+{
+    struct bench_batch batch = batch_of(&bench->options, 1);
+    struct bench_work work = bench_prefill_work(bench, &batch, bench->options.prompt_tokens);
+    return (double)bench->options.prompt_tokens / bench_least_seconds_at(bench, rates, &work);
+}
+
+static bool add_rates(const struct bench *bench, struct limit_rate rates[N_PEAK_KINDS], struct error *err)
+{
+    struct lorad_limits_options options = bench->options.limits;
+    options.n_threads = bench->limits.n_threads;
+    return limits_add_rates(rates, &options, err);
+}
+
+/* Between two measurements of what the machine can compute. */
 static bool run_prefill(struct bench *bench, struct speeds *speeds, struct error *err)
 {
     struct lorad_usage usage;
+    struct limit_rate rates[N_PEAK_KINDS] = {0};
     double first_token_ms;
     struct bench_ask ask = ask_of(&bench->options, 0, 1);
-    return bench_ask_one(bench, &ask, &first_token_ms, &usage, err) &&
-           series_add(&speeds->prefill_ms, usage.prefill_ms, err) &&
-           series_add(&speeds->prefill_rate, (double)ask.n_prompt / usage.prefill_ms * 1e3, err);
+    bool ok = add_rates(bench, rates, err) && bench_ask_one(bench, &ask, &first_token_ms, &usage, err) && add_rates(bench, rates, err) &&
+              series_add(&speeds->prefill_ms, usage.prefill_ms, err) &&
+              series_add(&speeds->prefill_rate, (double)ask.n_prompt / usage.prefill_ms * 1e3, err) &&
+              series_add(&speeds->prefill_limit, prefill_limit(bench, rates), err);
+    limits_finish_rates(rates);
+    return ok;
 }
 
 /* All sequences together. The last to start has the shortest decode time: no prefill of another falls into it. */
@@ -57,21 +83,11 @@ static bool run_decode(struct bench *bench, struct speeds *speeds, struct error 
            series_add(&speeds->decode_rate, n_steps * (double)options->n_sequences / shortest_ms * 1e3, err);
 }
 
-static struct bench_batch batch_of(const struct lorad_bench_options *options, size_t n_sequences)
+static void add_prefill(const struct speeds *speeds, json_t *report)
 {
-    return (struct bench_batch){.n_sequences = n_sequences, .n_adapters = size_min(options->n_adapters, n_sequences),
-                                .rank = options->rank, .is_merged = options->merged};
-}
-
-static void add_prefill(const struct bench *bench, const struct speeds *speeds, json_t *report)
-{
-    struct bench_batch batch = batch_of(&bench->options, 1);
-    struct bench_work work = bench_prefill_work(bench, &batch, bench->options.prompt_tokens);
-    double rate = series_median(&speeds->prefill_rate);
-    double limit = (double)bench->options.prompt_tokens / bench_least_seconds(bench, &work);
-    json_object_set_new(report, "prefill_tokens_per_second", json_number(rate));
-    json_object_set_new(report, "prefill_limit_tokens_per_second", json_number(limit));
-    json_object_set_new(report, "prefill_share_of_limit", json_number(rate / limit));
+    json_object_set_new(report, "prefill_tokens_per_second", json_number(series_median(&speeds->prefill_rate)));
+    json_object_set_new(report, "prefill_limit_tokens_per_second", json_number(series_median(&speeds->prefill_limit)));
+    json_object_set_new(report, "prefill_share_of_limit", json_number(series_median_ratio(&speeds->prefill_rate, &speeds->prefill_limit)));
     json_object_set_new(report, "prefill_ms", json_number(series_median(&speeds->prefill_ms)));
 }
 
@@ -103,7 +119,7 @@ static void add_figures(const struct bench *bench, const struct speeds *speeds, 
     json_object_set_new(report, "prompt_tokens", json_integer((json_int_t)bench->options.prompt_tokens));
     json_object_set_new(report, "new_tokens", json_integer((json_int_t)bench->options.new_tokens));
     json_object_set_new(report, "merged", json_boolean(bench->options.merged));
-    add_prefill(bench, speeds, report);
+    add_prefill(speeds, report);
     add_decode(bench, speeds, report);
 }
 

@@ -32,6 +32,16 @@ struct measuring {
     void *progress_context;
 };
 
+static double seconds_of(const struct lorad_limits_options *options)
+{
+    return options->seconds > 0 ? options->seconds : 0.1;
+}
+
+static size_t threads_of(const struct lorad_limits_options *options)
+{
+    return options->n_threads ? options->n_threads : cpu_usable_cores();
+}
+
 /* -- One repeat ---------------------------------------------------------------------------- */
 
 /* Something that all threads do `n` times. */
@@ -154,12 +164,32 @@ static void run_loop(void *context, size_t part, size_t n_parts, size_t thread)
     work->loop->run(work->n * ROUNDS);
 }
 
-static bool measure_rate(struct measuring *measuring, enum peak_kind kind, struct limit_rate *out, struct error *err)
+static bool measure_rates(struct measuring *measuring, struct limit_rate rates[N_PEAK_KINDS], struct error *err)
 {
-    const struct peak_loop *loop = peak_choose(kind, cpu_detect_features(), &out->is_widened);
-    struct work work = {.task = run_loop, .loop = loop};
-    out->instruction = loop->name;
-    return measure(measuring, &work, (double)loop->n_operations * ROUNDS, &out->rates, err);
+    bool ok = true;
+    for (int kind = 0; ok && kind < N_PEAK_KINDS; kind++) {
+        struct limit_rate *out = &rates[kind];
+        const struct peak_loop *loop = peak_choose((enum peak_kind)kind, cpu_detect_features(), &out->is_widened);
+        struct work work = {.task = run_loop, .loop = loop};
+        out->instruction = loop->name;
+        ok = measure(measuring, &work, (double)loop->n_operations * ROUNDS, &out->rates, err);
+    }
+    return ok;
+}
+
+bool limits_add_rates(struct limit_rate rates[N_PEAK_KINDS], const struct lorad_limits_options *options, struct error *err)
+{
+    struct measuring measuring = {.seconds = seconds_of(options), .n_repeats = 1, .n_all = N_PEAK_KINDS};
+    measuring.pool = pool_create(threads_of(options), err);
+    bool ok = measuring.pool && measure_rates(&measuring, rates, err);
+    pool_destroy(measuring.pool);
+    return ok;
+}
+
+void limits_finish_rates(struct limit_rate rates[N_PEAK_KINDS])
+{
+    for (size_t i = 0; i < N_PEAK_KINDS; i++)
+        series_finish(&rates[i].rates);
 }
 
 /* -- All ----------------------------------------------------------------------------------- */
@@ -188,20 +218,18 @@ static bool check_options(const struct lorad_limits_options *options, struct err
 bool limits_measure(const struct lorad_limits_options *options, struct limits *out, struct error *err)
 {
     struct limits limits = {.cache_bytes = cache_last_level_bytes("")};
-    struct measuring measuring = {.seconds = options->seconds > 0 ? options->seconds : 0.1,
+    struct measuring measuring = {.seconds = seconds_of(options),
                                   .n_repeats = options->n_repeats ? options->n_repeats : 5,
                                   .n_all = 2 * LIMIT_STREAMS + N_PEAK_KINDS,
                                   .progress = options->progress,
                                   .progress_context = options->progress_context};
     if (!check_options(options, err))
         return false;
-    limits.n_threads = options->n_threads ? options->n_threads : cpu_usable_cores();
+    limits.n_threads = threads_of(options);
     limits.buffer_bytes = options->buffer_bytes ? options->buffer_bytes : choose_buffer(limits.cache_bytes);
     measuring.pool = pool_create(limits.n_threads, err);
-    bool ok = measuring.pool != NULL;
-    for (int kind = 0; ok && kind < N_PEAK_KINDS; kind++)
-        ok = measure_rate(&measuring, (enum peak_kind)kind, &limits.rates[kind], err);
-    ok = ok && measure_memory(&measuring, limits.buffer_bytes, MADV_HUGEPAGE, &limits.huge_pages, err) &&
+    bool ok = measuring.pool && measure_rates(&measuring, limits.rates, err) &&
+         measure_memory(&measuring, limits.buffer_bytes, MADV_HUGEPAGE, &limits.huge_pages, err) &&
          measure_memory(&measuring, limits.buffer_bytes, MADV_NOHUGEPAGE, &limits.small_pages, err);
     pool_destroy(measuring.pool);
     if (ok)
@@ -217,8 +245,7 @@ void limits_finish(struct limits *limits)
         series_finish(&limits->huge_pages.rates[i]);
         series_finish(&limits->small_pages.rates[i]);
     }
-    for (size_t i = 0; i < N_PEAK_KINDS; i++)
-        series_finish(&limits->rates[i].rates);
+    limits_finish_rates(limits->rates);
 }
 
 static size_t best_streams(const struct limit_memory *memory)
@@ -240,9 +267,9 @@ double limits_read_rate(const struct limits *limits)
     return fmax(memory_rate(&limits->huge_pages), memory_rate(&limits->small_pages));
 }
 
-double limits_rate(const struct limits *limits, enum peak_kind kind)
+double limits_rate(const struct limit_rate rates[N_PEAK_KINDS], enum peak_kind kind)
 {
-    return fmax(series_median(&limits->rates[kind].rates), series_median(&limits->rates[PEAK_F32].rates));
+    return fmax(series_median(&rates[kind].rates), series_median(&rates[PEAK_F32].rates));
 }
 
 static json_t *memory_json(const struct limit_memory *memory)
@@ -259,7 +286,7 @@ static json_t *rate_json(const struct limits *limits, enum peak_kind kind)
 {
     const struct limit_rate *rate = &limits->rates[kind];
     json_t *out = json_object();
-    json_object_set_new(out, "limit_operations_per_second", json_number(limits_rate(limits, kind)));
+    json_object_set_new(out, "limit_operations_per_second", json_number(limits_rate(limits->rates, kind)));
     json_object_set_new(out, "operations_per_second", series_json(&rate->rates));
     json_object_set_new(out, "instruction", json_string(rate->instruction));
     json_object_set_new(out, "widened_to_f32", json_boolean(rate->is_widened));
