@@ -46,7 +46,7 @@ enum {
     FEW_TILES = 4,                 /* so many of them pass less at a time: */
     SHORT_CHUNK_BYTES = 32 * 1024,
     UNPACKED_BYTES = 128 * 1024,
-    MOST_CARRIED = 512,            /* tokens whose sums wait between chunks */
+    MOST_CARRIED = 576,            /* tokens whose sums wait between chunks; 512 in whole blocks of any width */
     LEAST_UNPACKED = 48,           /* tokens for which it pays to widen weights once */
     STREAM_AHEAD = 2560,           /* bytes to fetch into L1 before they are wanted where elements pass once, */
     NEAR_AHEAD = 1024,             /* ... where groups do, */
@@ -360,17 +360,26 @@ static void panel_multiply(const struct panel_run *run, const char *panel, size_
         panel_chunks(run, panel, n_rows, n_steps);
 }
 
+/* Blocks of tokens at a time: of about the same number, so that no few tokens are left that read all weights by themselves. */
+static size_t panel_run_blocks_each(const struct panel_run *all)
+{
+    const size_t width = all->x->width, most = MOST_CARRIED / width;
+    const size_t n_blocks = (all->end + width - 1) / width - all->first / width, n_runs = (n_blocks + most - 1) / most;
+    return n_blocks <= most ? most : (n_blocks + n_runs - 1) / n_runs;
+}
+
 static void panels_multiply(const struct panel_run *all, const char *w, size_t n_rows)
 {
     _Alignas(64) float carry[MOST_CARRIED * PANEL_ROWS];
     const struct panel_tiles *few = all->plan.few;
-    const size_t n_in = all->x->n_in, n_steps = (n_in + few->step_inputs - 1) / few->step_inputs, width = all->x->width;
+    const size_t n_in = all->x->n_in, n_steps = (n_in + few->step_inputs - 1) / few->step_inputs;
+    const size_t width = all->x->width, n_blocks = panel_run_blocks_each(all);
     struct panel_run run = *all;
     assert(all->x->type == few->type);
     run.carry = carry;
     for (size_t row = 0; row < n_rows; row += PANEL_ROWS)
         for (run.first = all->first; run.first < all->end; run.first = run.end) {
-            run.end = panel_least((run.first / width + MOST_CARRIED / width) * width, all->end);
+            run.end = panel_least((run.first / width + n_blocks) * width, all->end);
             run.out = all->out + (run.first - all->first) * all->out_stride + row;
             panel_multiply(&run, w + packed_at(few->type, row, n_in), panel_least(PANEL_ROWS, n_rows - row), n_steps);
         }
