@@ -44,7 +44,7 @@ unsigned cpu_detect_features(void)
     enum { OSXSAVE = 27, FMA = 12, F16C = 29, AVX = 28 };                         /* leaf 1, ecx */
     enum { AVX2 = 5, AVX512F = 16, AVX512DQ = 17, AVX512BW = 30, AVX512VL = 31 }; /* leaf 7, ebx */
     enum { AVX512_VNNI = 11 };                                                    /* leaf 7, ecx */
-    enum { AMX_TILE = 24, AMX_INT8 = 25 };                                        /* leaf 7, edx */
+    enum { AMX_BF16 = 22, AMX_TILE = 24, AMX_INT8 = 25 };                         /* leaf 7, edx */
     enum { AVX_VNNI = 4, AVX512_BF16 = 5 };                                       /* leaf 7.1, eax */
     const uint64_t YMM = 0x06, ZMM = 0xE6, TILES = 0x60000;
     unsigned a, b, c, d, features = 0;
@@ -63,8 +63,8 @@ unsigned cpu_detect_features(void)
         features |= CPU_AVX512;
     if (is_512 && has(c, AVX512_VNNI))
         features |= CPU_AVX512_VNNI;
-    if (is_512 && (saved & TILES) == TILES && has(d, AMX_TILE) && has(d, AMX_INT8) && ask_for_tiles())
-        features |= CPU_AMX_INT8;
+    if (is_512 && (saved & TILES) == TILES && has(d, AMX_TILE) && ask_for_tiles())
+        features |= (has(d, AMX_INT8) ? CPU_AMX_INT8 : 0) | (has(d, AMX_BF16) ? CPU_AMX_BF16 : 0);
     if (most_subleaf >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d))
         more = a;
     if (is_512 && has(more, AVX512_BF16))

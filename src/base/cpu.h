@@ -16,7 +16,9 @@ enum cpu_features {
     CPU_AVX512_BF16_FAST = 32, /* a pair of products takes no longer than one in f32 */
     CPU_NEON = 64, /* every AArch64 */
     CPU_NEON_DOT = 128,
-    CPU_AMX_INT8 = 256 /* and the system lets this process have tiles */
+    CPU_AMX_INT8 = 256, /* and the system lets this process have tiles; */
+    CPU_AMX_BF16 = 512, /* likewise */
+    CPU_NEVER = 1024    /* no processor has it */
 };
 
 unsigned cpu_detect_features(void);

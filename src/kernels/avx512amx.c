@@ -10,6 +10,7 @@
  */
 #include "kernels/sets.h"
 
+#include "kernels/amx.h"
 #include "kernels/avx512.h"
 #include "kernels/polynomial.h"
 
@@ -17,7 +18,6 @@
 #include "kernels/panels.h"
 
 enum {
-    TILE_TOKENS = 16,
     QUADS = PACK_GROUP / 4,
     TILE_BYTES = QUADS * 64, /* of weights */
     SCALE_BYTES = PANEL_LANES * sizeof(uint16_t),
@@ -27,26 +27,14 @@ enum {
 
 /* ---- tiles: registers whose shapes are set once a call; 0 to 3 hold sums, 4 and 5 tokens, 6 and 7 weights ---- */
 
-struct tile_shapes {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t n_rows[16];
-};
-_Static_assert(sizeof(struct tile_shapes) == 64, "as ldtilecfg reads it");
-
 static void tiles_begin(size_t n_tokens)
 {
     struct tile_shapes shapes = {.palette = 1};
-    for (size_t i = 0; i < 8; i++) {
+    for (size_t i = 0; i < N_TILES; i++) {
         shapes.n_rows[i] = (uint8_t)(i < 6 ? n_tokens : QUADS);
         shapes.row_bytes[i] = i == 4 || i == 5 ? PACK_GROUP : 64;
     }
-    __asm__ volatile("ldtilecfg %0" : : "m"(shapes) : "memory");
-}
-
-static void tiles_end(void)
-{
-    __asm__ volatile("tilerelease" : : : "memory");
+    tiles_set(&shapes);
 }
 
 /* A tile's sums on their way to vectors, and what they begin with. */

@@ -15,9 +15,9 @@
 static const struct {
     const char *name;
     unsigned needs; /* of enum cpu_features */
-    unsigned wants; /* to be chosen without being asked for: it would be slower than those before it */
+    unsigned wants; /* to be chosen without being asked for: else it would be slower than those before it, or has other bits */
     const struct kernels *table;
-    void (*use[2])(struct kernels *table);
+    void (*use[3])(struct kernels *table);
 } sets[] = {
     {"c", 0, 0, &kernels_reference, {0}},
 #if defined(KERNELS_HAVE_AVX2)
@@ -32,6 +32,10 @@ static const struct {
     {"avx512vnni", CPU_AVX512 | CPU_AVX512_VNNI, 0, &kernels_avx512, {kernels_use_avx512vnni}},
 #if defined(KERNELS_HAVE_AVX512AMX)
     {"avx512amx", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8, 0, &kernels_avx512, {kernels_use_avx512vnni, kernels_use_avx512amx}},
+#endif
+#if defined(KERNELS_HAVE_AVX512AMXBF16)
+    {"avx512amxbf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8 | CPU_AMX_BF16, CPU_NEVER, &kernels_avx512,
+     {kernels_use_avx512vnni, kernels_use_avx512amx, kernels_use_avx512amxbf16}},
 #endif
 #if defined(KERNELS_HAVE_AVX512BF16)
     {"avx512bf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16, CPU_AVX512_BF16_FAST, &kernels_avx512,
@@ -50,9 +54,11 @@ static const struct {
 enum { N_SETS = sizeof sets / sizeof *sets };
 _Static_assert(N_SETS <= KERNELS_MOST_SETS, "kernels_all has room for all");
 
-static const char *const known_names[] = {"c", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512amx", "avx512bf16", "neon", "neondot"};
+static const char *const known_names[] = {"c", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512amx", "avx512amxbf16", "avx512bf16", "neon",
+                                          "neondot"};
 
 static struct kernels tables[N_SETS]; /* written once */
+static struct kernels reference_apart;
 static pthread_once_t tables_once = PTHREAD_ONCE_INIT;
 
 static void make_tables(void)
@@ -60,9 +66,11 @@ static void make_tables(void)
     for (size_t i = 0; i < N_SETS; i++) {
         tables[i] = *sets[i].table;
         tables[i].name = sets[i].name;
-        for (size_t j = 0; j < 2 && sets[i].use[j]; j++)
+        for (size_t j = 0; j < 3 && sets[i].use[j]; j++)
             sets[i].use[j](&tables[i]);
     }
+    reference_apart = kernels_reference;
+    kernels_use_pairs_apart(&reference_apart);
 }
 
 const char *weight_type_name(enum weight_type type)
@@ -128,4 +136,10 @@ size_t kernels_all(unsigned features, const struct kernels *out[KERNELS_MOST_SET
         if (can_run(i, features))
             out[n++] = &tables[i];
     return n;
+}
+
+const struct kernels *kernels_reference_of(const struct kernels *set)
+{
+    pthread_once(&tables_once, make_tables);
+    return set->sums_pairs_apart ? &reference_apart : &tables[0];
 }

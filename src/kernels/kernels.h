@@ -1,7 +1,7 @@
 /*
  * kernels.h - the arithmetic, behind one table: one row per operation, its contract above it.
  *
- * Every implementation of a row gives the same bits, on every instruction set, for any blocking, token
+ * Every implementation of a row gives the same bits, on every instruction set (but for `sums_pairs_apart`), for any blocking, token
  * count and thread count; reference.c says what that is. Three rules make it so:
  *
  *  - A product with packed weights (panels.h, pack.h) has one accumulator per output, fed in order of the input index.
@@ -76,6 +76,9 @@ struct activations_part;
 struct kernels {
     const char *name; /* "c", "avx2", "avx512", ...: for the log and /metrics */
 
+    /* Sums of bf16 are made as tiles make them, see multiply_packed: such a set is used where it is asked for, never by itself. */
+    bool sums_pairs_apart;
+
     /* Up to tokens_at_once lie in one block of prepared activations: of so many weights pass once; of more tokens, up to tokens_per_block. */
     unsigned char tokens_at_once[N_WEIGHT_TYPES], tokens_per_block[N_WEIGHT_TYPES];
 
@@ -85,7 +88,8 @@ struct kernels {
 
     /* out[t * out_stride + o] = sum over k of w[o][k] * x[first + t][k], for o < n_rows, t < n_tokens. w: n_rows rows packed in panels
        (pack.h), from the beginning of one on. Per output one sum, in order of k:
-       f32, f16: acc = fma(w, x, acc) for each k; bf16: for each pair of k, acc = fma(w0, x0, fma(w1, x1, acc)), missing ones +0;
+       f32, f16: acc = fma(w, x, acc) for each k; bf16: for each pair of k, acc = fma(w0, x0, fma(w1, x1, acc)), missing ones +0,
+       or if sums_pairs_apart for each 16 pairs acc += a0 + a1, where a0 = fma(w0, x0, a0) and a1 = fma(w1, x1, a1), from 0 on, pair by pair;
        q8, q4: for each group, acc = fma(p, x_scale, acc), where p is w_scale times the sum of the 32 products of integers, made of the sum of
        them and M = 3 * 2^22, which needs no conversion: p = fma(M + sum, w_scale, -M * w_scale), exact before it is rounded. */
     void (*multiply_packed[N_WEIGHT_TYPES])(float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x, size_t first,
@@ -169,10 +173,13 @@ static inline size_t kernels_attend_scratch(size_t n_rows, size_t d_head)
 }
 
 /* The best table for `features` (cpu_detect_features), or the one that `forced` names: "c", "avx2", "avxvnni", "avx512",
-   "avx512vnni", "avx512amx", "avx512bf16", "neon", "neondot"; NULL or "": the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
+   "avx512vnni", "avx512amx", "avx512amxbf16", "avx512bf16", "neon", "neondot"; NULL or "": the best. NULL with ERROR_BAD_INPUT: no such set, or this CPU lacks it. */
 const struct kernels *kernels_select(unsigned features, const char *forced, struct error *err);
 
 /* All tables that `features` can run, the reference first; returns how many. For tests and benchmarks. */
 size_t kernels_all(unsigned features, const struct kernels *out[KERNELS_MOST_SETS]);
+
+/* What `set` has to agree with to the bit: the reference, or one that sums pairs apart too. */
+const struct kernels *kernels_reference_of(const struct kernels *set);
 
 #endif

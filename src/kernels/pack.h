@@ -16,7 +16,8 @@
  * Activations meet them in the same order: tokens lie in blocks of `width`, and inside a block the input index runs outside again:
  *
  *     f32, f16   (n_in, width) f32
- *     bf16       what the instruction set likes best: (n_in / 2, width, 2) bf16, or (n_in / 2, 2, width) f32, the second of a pair first
+ *     bf16       what the instruction set likes best: (n_in / 2, width, 2) bf16, or (n_in / 2, 2, width) f32, the second of a pair first, or
+ *                tiles (avx512amxbf16.c); there is room for whole groups
  *     q8, q4     (n_in / 32, [(8, width, 4) signed bytes, (width) scales in f32, (width) starts in int32]): a start is
  *                PACK_SUM_START less 128 times the sum of the group's bytes, which turns products of unsigned weights into those of signed ones.
  *                By token, where an instruction set likes that best and there are several blocks: (width, 32) signed bytes, no starts in their room
@@ -83,7 +84,7 @@ static inline size_t activations_units(enum weight_type type, size_t n_in)
 {
     if (type >= N_ELEMENT_TYPES)
         return (n_in + PACK_GROUP - 1) / PACK_GROUP * PACK_GROUP_UNITS;
-    return type == WEIGHT_BF16 ? (n_in + 1) / 2 * 2 : n_in;
+    return type == WEIGHT_BF16 ? (n_in + PACK_GROUP - 1) / PACK_GROUP * PACK_GROUP : n_in;
 }
 
 static inline size_t activations_block_bytes(const struct activations *x)

@@ -28,14 +28,10 @@
  * outputs are often a power of two apart, and would drive each other out of the caches. What a tile would have to widen or unpack again and
  * again (f16, bf16, q4) is unpacked once for all, as f32 or q8.
  */
-#include "kernels/pack.h"
+#include "kernels/panel_sums.h"
 
 #include <assert.h>
 #include <string.h>
-
-#if !defined(KERNELS_ALWAYS_INLINE)
-#define KERNELS_ALWAYS_INLINE static inline __attribute__((always_inline))
-#endif
 
 enum {
     MOST_WIDE = PANEL_ROWS / PANEL_LANES,
@@ -54,12 +50,6 @@ enum {
     FAR_AHEAD = 8704               /* ... and into L2 before that */
 };
 
-/* Sums of tokens, `stride` apart, of n_rows outputs. */
-struct panel_sums {
-    float *at;
-    size_t stride, n_rows;
-};
-
 /* Some steps of a panel, with the same tokens of some blocks. */
 struct panel_pass {
     struct panel_sums from, to; /* the sums before and after these steps; from.at NULL: 0 */
@@ -76,32 +66,6 @@ struct panel_pass {
 };
 
 typedef void panel_function(const struct panel_pass *pass);
-
-KERNELS_ALWAYS_INLINE size_t panel_least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
-/* Vectors from number v on of a token, and where they are. */
-KERNELS_ALWAYS_INLINE float *panel_sums_of(const struct panel_sums *sums, size_t v, size_t t)
-{
-    return sums->at + t * sums->stride + v * PANEL_LANES;
-}
-
-KERNELS_ALWAYS_INLINE vec panel_load_sums(const struct panel_sums *from, size_t v, size_t t)
-{
-    size_t left = from->n_rows - panel_least(v * PANEL_LANES, from->n_rows);
-    return left >= PANEL_LANES ? v_load(panel_sums_of(from, v, t)) : v_load_some(panel_sums_of(from, v, t), left);
-}
-
-KERNELS_ALWAYS_INLINE void panel_store_sums(const struct panel_sums *to, size_t v, size_t t, vec sums)
-{
-    size_t left = to->n_rows - panel_least(v * PANEL_LANES, to->n_rows);
-    if (left >= PANEL_LANES)
-        v_store(panel_sums_of(to, v, t), sums);
-    else
-        v_store_some(panel_sums_of(to, v, t), sums, left);
-}
 
 /* A tile's sums, from vector `first` of the panel on. */
 KERNELS_ALWAYS_INLINE void panel_load_tile(const struct panel_sums *from, size_t first, size_t n_vectors, size_t n_tokens,
@@ -247,12 +211,6 @@ static void panel_set_sums(const struct panel_run *run, struct panel_pass *pass,
     const struct panel_sums carry = {run->carry, PANEL_ROWS, PANEL_ROWS}, out = {run->out, run->out_stride, n_rows};
     pass->from = is_first ? (struct panel_sums){0} : carry;
     pass->to = is_last ? out : carry;
-}
-
-KERNELS_ALWAYS_INLINE void panel_skip_tokens(struct panel_sums *sums, size_t n_tokens)
-{
-    if (sums->at)
-        sums->at += n_tokens * sums->stride;
 }
 
 /* The same tokens of each of n_blocks; what is behind them comes next. */

@@ -180,6 +180,21 @@ static float multiply_pairs(const char *panel, size_t width, size_t o, const str
     return acc;
 }
 
+static float multiply_pairs_apart(const char *panel, size_t width, size_t o, const struct activations *x, size_t t)
+{
+    enum { PAIRS = 16 };
+    const size_t n_pairs = (x->n_in + 1) / 2;
+    float acc = 0;
+    for (size_t first = 0; first < n_pairs; first += PAIRS) {
+        float sums[2] = {0, 0};
+        for (size_t pair = first; pair < first + PAIRS && pair < n_pairs; pair++)
+            for (size_t i = 0; i < 2; i++)
+                sums[i] = fmaf(bf16_at(panel, (pair * width + o) * 2 + i), bf16_at(activations_at(x, t) + pair * x->width * 4, i), sums[i]);
+        acc += sums[0] + sums[1];
+    }
+    return acc;
+}
+
 static int32_t unsigned_weight(enum weight_type type, const unsigned char *group, size_t width, size_t o, size_t i)
 {
     size_t half = PACK_GROUP / 2;
@@ -189,10 +204,10 @@ static int32_t unsigned_weight(enum weight_type type, const unsigned char *group
     return PACK_Q4_VALUES[i < half ? codes & 15 : codes >> 4];
 }
 
-static float multiply_groups(const void *panel, size_t width, size_t o, const struct activations *x, size_t t)
+static float multiply_groups(const char *panel, size_t width, size_t o, const struct activations *x, size_t t)
 {
     size_t n_bytes = (x->type == WEIGHT_Q8 ? PACK_GROUP : PACK_GROUP / 2) * width, row = x->width * 4, quads = PACK_GROUP / 4;
-    const unsigned char *group = panel;
+    const unsigned char *group = (const unsigned char *)panel;
     const char *at = activations_at(x, t);
     float acc = 0;
 
@@ -209,7 +224,7 @@ static float multiply_groups(const void *panel, size_t width, size_t o, const st
     return acc;
 }
 
-static float multiply_elements(const void *panel, size_t width, size_t o, const struct activations *x, size_t t)
+static float multiply_elements(const char *panel, size_t width, size_t o, const struct activations *x, size_t t)
 {
     float acc = 0, value;
     for (size_t k = 0; k < x->n_in; k++) {
@@ -219,37 +234,33 @@ static float multiply_elements(const void *panel, size_t width, size_t o, const 
     return acc;
 }
 
-static void multiply_packed(enum weight_type type, float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x,
-                            size_t first_token, size_t n_tokens)
+typedef float multiply_function(const char *panel, size_t width, size_t o, const struct activations *x, size_t t);
+
+static void multiply_packed(enum weight_type type, multiply_function *multiply_one, float *out, size_t out_stride, const void *w, size_t n_rows,
+                            const struct activations *x, size_t first_token, size_t n_tokens)
 {
     for (size_t first = 0; first < n_rows; first += PANEL_ROWS) {
         const char *panel = (const char *)w + packed_at(type, first, x->n_in);
         size_t n = n_rows - first < PANEL_ROWS ? n_rows - first : PANEL_ROWS, width = panel_width(n);
         for (size_t t = 0; t < n_tokens; t++)
-            for (size_t o = 0; o < n; o++) {
-                float *to = &out[t * out_stride + first + o];
-                if (type == WEIGHT_BF16)
-                    *to = multiply_pairs(panel, width, o, x, first_token + t);
-                else if (type < N_ELEMENT_TYPES)
-                    *to = multiply_elements(panel, width, o, x, first_token + t);
-                else
-                    *to = multiply_groups(panel, width, o, x, first_token + t);
-            }
+            for (size_t o = 0; o < n; o++)
+                out[t * out_stride + first + o] = multiply_one(panel, width, o, x, first_token + t);
     }
 }
 
-#define PACKED_ROW(TYPE, suffix)                                                                                                     \
+#define PACKED_ROW(TYPE, suffix, multiply_one)                                                                                       \
     static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x, size_t first,  \
                                   size_t n_tokens)                                                                                   \
     {                                                                                                                                \
-        multiply_packed(TYPE, out, out_stride, w, n_rows, x, first, n_tokens);                                                       \
+        multiply_packed(TYPE, multiply_one, out, out_stride, w, n_rows, x, first, n_tokens);                                         \
     }
 
-PACKED_ROW(WEIGHT_F32, f32)
-PACKED_ROW(WEIGHT_F16, f16)
-PACKED_ROW(WEIGHT_BF16, bf16)
-PACKED_ROW(WEIGHT_Q8, q8)
-PACKED_ROW(WEIGHT_Q4, q4)
+PACKED_ROW(WEIGHT_F32, f32, multiply_elements)
+PACKED_ROW(WEIGHT_F16, f16, multiply_elements)
+PACKED_ROW(WEIGHT_BF16, bf16, multiply_pairs)
+PACKED_ROW(WEIGHT_BF16, bf16_apart, multiply_pairs_apart)
+PACKED_ROW(WEIGHT_Q8, q8, multiply_groups)
+PACKED_ROW(WEIGHT_Q4, q4, multiply_groups)
 
 /* ---- low-rank pairs ---- */
 
@@ -609,3 +620,9 @@ const struct kernels kernels_reference = {
     .select_at_least = select_at_least,
     .weigh = weigh,
 };
+
+void kernels_use_pairs_apart(struct kernels *table)
+{
+    table->sums_pairs_apart = true;
+    table->multiply_packed[WEIGHT_BF16] = multiply_bf16_apart;
+}

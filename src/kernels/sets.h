@@ -18,9 +18,11 @@ extern const struct kernels kernels_avx512;
 extern const struct kernels kernels_neon;
 #endif
 
+void kernels_use_pairs_apart(struct kernels *table); /* the reference */
 void kernels_use_avxvnni(struct kernels *table);
 void kernels_use_avx512vnni(struct kernels *table);
 void kernels_use_avx512amx(struct kernels *table); /* after avx512vnni */
+void kernels_use_avx512amxbf16(struct kernels *table); /* after avx512amx */
 void kernels_use_avx512bf16(struct kernels *table);
 void kernels_use_neondot(struct kernels *table);
 

@@ -413,7 +413,7 @@ int main(int argc, char **argv)
             check_independence(sets[i]);
             check_merge(sets[0], sets[i]);
             if (i > 0)
-                check_products(sets[0], sets[i], flushed);
+                check_products(kernels_reference_of(sets[i]), sets[i], flushed);
         }
     }
     free(prepared_room[0]), free(prepared_room[1]);
