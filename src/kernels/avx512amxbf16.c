@@ -19,6 +19,7 @@ enum {
     TILE_BYTES = TILE_ROWS * ROW_BYTES,
     MOST_VECTORS = PANEL_ROWS / PANEL_LANES,
     CHUNK_TILES = 8,             /* with which all blocks pass: 32 KB of a panel's weights stay in L1 */
+    TOGETHER = 4,                /* panels that pass before the next chunk of activations does */
     MOST_CARRIED = 512,          /* tokens whose sums wait between chunks */
     NEAR_AHEAD = 4096,           /* bytes to fetch weights into L1 before they are wanted where they pass once, */
     FAR_AHEAD = 16384            /* ... and into L2 before that */
@@ -221,66 +222,91 @@ static void prepare_tiles(const struct activations *to, const struct activations
 struct run {
     const struct activations *x;
     size_t first, end; /* tokens */
-    float *out, *carry;
+    float *out;
     size_t out_stride;
+    float (*carry)[MOST_CARRIED * PANEL_ROWS]; /* of each panel */
 };
 
-/* The tiles of a panel from `tile` on that pass together, with all tokens. */
-static void run_tiles(const struct run *run, const char *panel, size_t n_rows, size_t tile, size_t n_tiles, const char *last)
+/* Tiles of some panels that pass together, from `tile` on. */
+struct chunk {
+    const char *panels;
+    size_t n_rows, tile, n_tiles;
+};
+
+static const char *weights_at(const struct run *run, const struct chunk *chunk, size_t panel, size_t tile)
 {
+    size_t n_vectors = panel_width(chunk->n_rows - panel * PANEL_ROWS) / PANEL_LANES;
+    return chunk->panels + packed_at(WEIGHT_BF16, panel * PANEL_ROWS, run->x->n_in) + tile * n_vectors * TILE_BYTES;
+}
+
+/* Weights that come after those of a panel. */
+static const char *weights_after(const struct run *run, const struct chunk *chunk, size_t panel)
+{
+    if ((panel + 1) * PANEL_ROWS < chunk->n_rows)
+        return weights_at(run, chunk, panel + 1, chunk->tile);
+    if (chunk->tile + chunk->n_tiles < tiles_of(run->x))
+        return weights_at(run, chunk, 0, chunk->tile + chunk->n_tiles);
+    return chunk->panels + packed_at(WEIGHT_BF16, (panel + 1) * PANEL_ROWS, run->x->n_in);
+}
+
+/* A panel's last pairs, filled up, where they are no whole tile. */
+static const char *fill_up(char *room, const char *w, size_t n_in, size_t n_vectors)
+{
+    const size_t n_pairs = (n_in + 1) / 2 % TILE_ROWS, row_bytes = n_vectors * ROW_BYTES;
+    if (n_pairs == 0)
+        return NULL;
+    memcpy(room, w, n_pairs * row_bytes);
+    memset(room + n_pairs * row_bytes, 0, (TILE_ROWS - n_pairs) * row_bytes);
+    return room;
+}
+
+/* With all tokens. */
+static void run_chunk(const struct run *run, const struct chunk *chunk, size_t panel)
+{
+    _Alignas(64) char room[MOST_VECTORS * TILE_BYTES];
     const struct activations *x = run->x;
     const size_t width = x->width, first = run->first % width, n_tokens = run->end - run->first;
     const size_t n_first = first > 0 ? panel_least(width - first, n_tokens) : 0, n_left = n_tokens - n_first;
-    const size_t n_blocks = (n_tokens + first + width - 1) / width;
-    const struct panel_sums carry = {run->carry, PANEL_ROWS, PANEL_ROWS}, out = {run->out, run->out_stride, n_rows};
-    struct tile_pass pass = {.n_vectors = panel_width(n_rows) / PANEL_LANES, .n_tiles = n_tiles - (last ? 1 : 0), .last = last,
-                             .x_step = width * ROW_BYTES, .is_once = n_blocks == 1};
-    const size_t tile_bytes = pass.n_vectors * TILE_BYTES;
+    const size_t n_blocks = (n_tokens + first + width - 1) / width, n_rows = panel_least(PANEL_ROWS, chunk->n_rows - panel * PANEL_ROWS);
+    const size_t n_vectors = panel_width(n_rows) / PANEL_LANES, tile_bytes = n_vectors * TILE_BYTES;
+    const bool is_last = chunk->tile + chunk->n_tiles == tiles_of(x);
+    const struct panel_sums carry = {run->carry[panel], PANEL_ROWS, PANEL_ROWS}, out = {run->out + panel * PANEL_ROWS, run->out_stride, n_rows};
+    struct tile_pass pass = {.from = chunk->tile == 0 ? (struct panel_sums){0} : carry, .to = is_last ? out : carry, .n_vectors = n_vectors,
+                             .n_tiles = chunk->n_tiles, .x_step = width * ROW_BYTES, .is_once = n_blocks == 1};
 
-    pass.from = tile == 0 ? (struct panel_sums){0} : carry;
-    pass.to = tile + n_tiles == tiles_of(x) ? out : carry;
-    pass.w = panel + tile * tile_bytes;
-    pass.x = tile_at(x, run->first / width, tile, &pass.block_bytes);
-    pass.next = pass.w + (pass.is_once ? NEAR_AHEAD : n_tiles * tile_bytes);
+    pass.w = weights_at(run, chunk, panel, chunk->tile);
+    pass.last = is_last ? fill_up(room, pass.w + (chunk->n_tiles - 1) * tile_bytes, x->n_in, n_vectors) : NULL;
+    pass.n_tiles -= pass.last ? 1 : 0;
+    pass.x = tile_at(x, run->first / width, chunk->tile, &pass.block_bytes);
+    pass.next = pass.is_once ? pass.w + NEAR_AHEAD : weights_after(run, chunk, panel);
     pass.next_lines = (tile_bytes / 64 + n_blocks - 1) / n_blocks;
     run_blocks(&pass, first, n_first, 1);
     run_blocks(&pass, 0, width, n_left / width);
     run_blocks(&pass, 0, n_left % width, 1);
 }
 
-/* A panel's last pairs, where they are no whole tile. */
-static const char *fill_up(char *room, const char *panel, size_t n_in, size_t n_vectors)
+/* Tokens of one block pass a panel at once. */
+static void multiply_panels(const struct run *run, const char *panels, size_t n_rows)
 {
-    const size_t n_pairs = (n_in + 1) / 2 % TILE_ROWS, row_bytes = n_vectors * ROW_BYTES;
-    if (n_pairs == 0)
-        return NULL;
-    memcpy(room, panel + n_in / TILE_INPUTS * n_vectors * TILE_BYTES, n_pairs * row_bytes);
-    memset(room + n_pairs * row_bytes, 0, (TILE_ROWS - n_pairs) * row_bytes);
-    return room;
-}
-
-static void multiply_panel(const struct run *run, const char *panel, size_t n_rows)
-{
-    _Alignas(64) char room[MOST_VECTORS * TILE_BYTES];
-    const char *last = fill_up(room, panel, run->x->n_in, panel_width(n_rows) / PANEL_LANES);
-    const bool is_one_block = run->first / run->x->width == (run->end - 1) / run->x->width;
-    const size_t n_tiles = tiles_of(run->x), most = is_one_block && run->x->n_tokens <= run->x->width ? n_tiles : CHUNK_TILES;
-    for (size_t tile = 0, n; tile < n_tiles; tile += n) {
-        n = panel_least(most, n_tiles - tile);
-        run_tiles(run, panel, n_rows, tile, n, tile + n == n_tiles ? last : NULL);
+    const size_t n_tiles = tiles_of(run->x), most = run->x->n_tokens <= run->x->width ? n_tiles : CHUNK_TILES;
+    struct chunk chunk = {.panels = panels, .n_rows = n_rows};
+    for (; chunk.tile < n_tiles; chunk.tile += chunk.n_tiles) {
+        chunk.n_tiles = panel_least(most, n_tiles - chunk.tile);
+        for (size_t panel = 0; panel * PANEL_ROWS < n_rows; panel++)
+            run_chunk(run, &chunk, panel);
     }
 }
 
 static void multiply_bf16(float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x, size_t first, size_t n_tokens)
 {
-    _Alignas(64) float carry[MOST_CARRIED * PANEL_ROWS];
+    _Alignas(64) float carry[TOGETHER][MOST_CARRIED * PANEL_ROWS];
     const size_t blocks_each = MOST_CARRIED / x->width;
     struct run run = {.x = x, .carry = carry, .out_stride = out_stride};
-    for (size_t row = 0; row < n_rows; row += PANEL_ROWS)
+    for (size_t row = 0; row < n_rows; row += TOGETHER * PANEL_ROWS)
         for (run.first = first; run.first < first + n_tokens; run.first = run.end) {
             run.end = panel_least((run.first / x->width + blocks_each) * x->width, first + n_tokens);
             run.out = out + (run.first - first) * out_stride + row;
-            multiply_panel(&run, (const char *)w + packed_at(WEIGHT_BF16, row, x->n_in), panel_least(PANEL_ROWS, n_rows - row));
+            multiply_panels(&run, (const char *)w + packed_at(WEIGHT_BF16, row, x->n_in), panel_least(TOGETHER * PANEL_ROWS, n_rows - row));
         }
     tiles_end();
 }
