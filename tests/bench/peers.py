@@ -192,8 +192,9 @@ def rate_of_clients(ask):
 # Each has a name, a type of weights as its makers call it, and three ways to be measured that return {figure: value}.
 
 class Lorad:
-    def __init__(self, settings, shape, weights):
-        self.name, self.type, self.weights = "lorad", weights, weights
+    def __init__(self, settings, shape, weights, cpu):
+        self.name, self.type, self.weights = "lorad", f"{weights} --cpu {cpu}" if cpu else weights, weights
+        self.flags = ["--cpu", cpu] if cpu else []
         self.program, self.threads = settings.lorad, settings.threads
         self.model = settings.models / shape
         self.adapter_files = [settings.models / f"{shape}-adapters" / f"a{i}" for i in range(SEQUENCES)]
@@ -205,7 +206,7 @@ class Lorad:
         return [a / "adapter_model.safetensors" for a in self.adapter_files]
 
     def _common(self):
-        return ["--model", self.model, "--weights", self.weights, "--threads", self.threads]
+        return ["--model", self.model, "--weights", self.weights, "--threads", self.threads, *self.flags]
 
     def _bench(self, *flags):
         return parse_lorad_bench(output_of([self.program, "bench", *self._common(), "--scenario", "steady", "--repeats", 1,
@@ -328,7 +329,7 @@ def contestants_of(settings, shape, weights):
     if settings.ik:
         found += [Ik(settings, settings.ik, shape, weights, t) for t in settings.ik_types or IK_TYPES[weights]]
     if settings.lorad:
-        found.append(Lorad(settings, shape, weights))
+        found += [Lorad(settings, shape, weights, cpu) for cpu in settings.cpu]
     return found
 
 
@@ -433,11 +434,11 @@ def table(figures, weights, names):
     for kind in weights:
         medians = {key: {n: statistics.median(values) for n, values in of.items()} for key, of in figures.items() if key[0] == kind}
         for (_, name, type_), of in medians.items():
-            row(f"{kind} | {name}" + (f" {type_}" if name != "lorad" else ""), [f"{of[n]:.1f}" if n in of else "–" for n in names])
-        ours = next((of for key, of in medians.items() if key[1] == "lorad"), {})
+            row(f"{kind} | {name} {type_}" if name != "lorad" else f"{kind} | {name}{type_.removeprefix(kind)}", [f"{of[n]:.1f}" if n in of else "–" for n in names])
         best = {n: max((of[n] for key, of in medians.items() if key[1] != "lorad" and n in of), default=None) for n in names}
-        if ours and any(best.values()):
-            row(f"{kind} | lorad / best peer", [f"{ours[n] / best[n]:.2f}" if n in ours and best[n] else "–" for n in names])
+        for (_, name, type_), of in medians.items():
+            if name == "lorad" and any(best.values()):
+                row(f"{kind} | {name}{type_.removeprefix(kind)} / best peer", [f"{of[n] / best[n]:.2f}" if n in of and best[n] else "–" for n in names])
     return "\n".join(lines)
 
 
@@ -455,6 +456,7 @@ def parse_arguments(arguments):
     temporary = pathlib.Path(tempfile.gettempdir())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lorad", type=pathlib.Path, metavar="PATH", help="the program")
+    parser.add_argument("--cpu", type=parse_list(None), default=[""], metavar="LIST", help="lorad's instruction sets, each beside the others")
     parser.add_argument("--llama", type=pathlib.Path, metavar="DIR", help="llama.cpp's programs")
     parser.add_argument("--ik", type=pathlib.Path, metavar="DIR", help="ik_llama.cpp's programs")
     parser.add_argument("--models", type=pathlib.Path, default=temporary / "lorad-bench-models", metavar="DIR",

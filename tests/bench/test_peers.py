@@ -63,6 +63,13 @@ class Peers(unittest.TestCase):
         values = json.loads((self.directory / "all.json").read_text())["tiny"]
         self.assertEqual([v["decode"] for v in values], [[20.0, 20.0], [30.0, 30.0]])
 
+    def test_each_instruction_set_takes_part(self):
+        code, out, err = self.run_peers("--llama", str(self.directory), "--weights", "bf16", "--measures", "single", "--cpu", "avx2,avx512")
+        self.assertEqual(code, 0, err)
+        self.assertIn("| bf16 | lorad --cpu avx2 | 300.0 | 30.0 |\n| bf16 | lorad --cpu avx512 | 300.0 | 30.0 |", out)
+        self.assertIn("| bf16 | lorad --cpu avx512 / best peer | 1.50 | 1.50 |", out)
+        self.assertIn("lorad bf16 --cpu avx2: prefill 300.0", err)
+
     def test_what_is_missing_or_fails_is_left_out_with_one_remark(self):
         code, out, err = self.run_peers("--llama", str(self.directory), "--ik", str(self.directory / "nowhere"), "--weights", "bf16,q8")
         self.assertEqual(code, 1)
