@@ -78,12 +78,13 @@ KERNELS_ALWAYS_INLINE const char *fetch(const char *next, size_t n_lines, bool i
 KERNELS_ALWAYS_INLINE void load_sums(size_t n_vectors, const struct panel_sums *from)
 {
     const size_t stride = from->stride * sizeof(float);
-    TILE_ZERO(0);
-    TILE_ZERO(1);
-    TILE_ZERO(2);
-    TILE_ZERO(3);
-    if (!from->at)
+    if (!from->at) {
+        TILE_ZERO(0);
+        TILE_ZERO(1);
+        TILE_ZERO(2);
+        TILE_ZERO(3);
         return;
+    }
     TILE_LOAD(0, from->at, stride);
     if (n_vectors > 1)
         TILE_LOAD(1, from->at + PANEL_LANES, stride);
