@@ -115,7 +115,8 @@ int bench_main(int argc, char **argv)
          .help = "quality: right answers of adapters, ID.jsonl with a {\"prompt\", \"answer\"} in each line (texts that each model writes "
                  "in f32)"},
         {.name = "cpu", .argument = "SET", .kind = OPTION_TEXT, .out = &bench.open.cpu,
-         .help = "forces an instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512amx, avx512bf16, neon, neondot; several (c,avx2), or all "
+         .help = "forces an instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512amx, avx512amxbf16 "
+                 "(other last bits with bf16 weights), avx512bf16, neon, neondot; several (c,avx2), or all "
                  "that this CPU has: one after the other, in a JSON array"},
         {.name = "context", .argument = "N", .kind = OPTION_COUNT, .out = &bench.open.context, .minimum = 1, .maximum = 1e7,
          .help = "positions per sequence (the model's, at most 8,192)"},

@@ -235,7 +235,8 @@ int serve_main(int argc, char **argv)
         {.name = "drain-seconds", .argument = "N", .kind = OPTION_COUNT, .out = &serve.drain_seconds, .minimum = 0, .maximum = 86400,
          .help = "how long running requests may take to end after SIGTERM (30)"},
         {.name = "cpu", .argument = "SET", .kind = OPTION_TEXT, .out = &serve.open.cpu,
-         .help = "forces an instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512amx, avx512bf16, neon, neondot"},
+         .help = "forces an instruction set: c, avx2, avxvnni, avx512, avx512vnni, avx512amx, avx512amxbf16 "
+                 "(other last bits with bf16 weights), avx512bf16, neon, neondot"},
         {.name = "log-format", .argument = "FORMAT", .kind = OPTION_CHOICE, .out = &log_format, .choices = LOG_FORMATS,
          .help = "of the log on stderr (text)"},
         {0}};

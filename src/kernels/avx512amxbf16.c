@@ -1,6 +1,6 @@
 /*
  * avx512amxbf16.c - AMX for bf16: one instruction adds the products of up to 16 tokens, 16 outputs and 32 inputs to a tile of sums, which stays a
- * register. It sums the first and the second of pairs apart (kernels.h, sums_pairs_apart): the bits are those of few other sets, but they are
+ * register. It sums the first and the second of pairs apart (kernels.h, sums_pairs_apart): the bits are those of no other set, but they are
  * the same for any number of tokens.
  *
  * Weights are tiles as they are packed. Of activations a chunk of inputs lies together, block of tokens after block, so that it fills a cache
@@ -25,7 +25,10 @@ enum {
     FAR_AHEAD = 16384            /* ... and into L2 before that */
 };
 
-/* ---- tiles: 0 to 3 hold sums, one for each vector of a panel, 4 tokens, 6 and 7 weights ---- */
+_Static_assert(PACK_GROUP % TILE_INPUTS == 0, "parts of activations are whole tiles");
+
+/* ---- tiles: 0 to 3 hold sums, one for each vector of a panel, 4 tokens, 6 and 7 weights; what sums and tokens share is set anew for each number of
+   tokens ---- */
 
 static void tiles_begin(size_t n_tokens)
 {
@@ -62,7 +65,7 @@ struct tile_pass {
     size_t n_tokens, n_blocks;
     const char *next;           /* weights that will be wanted then, */
     size_t next_lines;          /* of which each tile of activations fetches so many lines */
-    bool is_once;               /* there is one block: they are wanted soon */
+    bool is_once;               /* they are wanted soon */
 };
 
 KERNELS_ALWAYS_INLINE const char *fetch(const char *next, size_t n_lines, bool is_once)
@@ -188,6 +191,12 @@ static void run_blocks(struct tile_pass *pass, size_t first, size_t n_tokens, si
 
 /* ---- activations ---- */
 
+/* One block, which passes a panel at once. */
+static bool is_few(const struct activations *x)
+{
+    return x->n_tokens <= x->width;
+}
+
 static size_t tiles_of(const struct activations *x)
 {
     return (x->n_in + TILE_INPUTS - 1) / TILE_INPUTS;
@@ -273,7 +282,7 @@ static void run_chunk(const struct run *run, const struct chunk *chunk, size_t p
     const bool is_last = chunk->tile + chunk->n_tiles == tiles_of(x);
     const struct panel_sums carry = {run->carry[panel], PANEL_ROWS, PANEL_ROWS}, out = {run->out + panel * PANEL_ROWS, run->out_stride, n_rows};
     struct tile_pass pass = {.from = chunk->tile == 0 ? (struct panel_sums){0} : carry, .to = is_last ? out : carry, .n_vectors = n_vectors,
-                             .n_tiles = chunk->n_tiles, .x_step = width * ROW_BYTES, .is_once = n_blocks == 1};
+                             .n_tiles = chunk->n_tiles, .x_step = width * ROW_BYTES, .is_once = is_few(x)};
 
     pass.w = weights_at(run, chunk, panel, chunk->tile);
     pass.last = is_last ? fill_up(room, pass.w + (chunk->n_tiles - 1) * tile_bytes, x->n_in, n_vectors) : NULL;
@@ -286,10 +295,9 @@ static void run_chunk(const struct run *run, const struct chunk *chunk, size_t p
     run_blocks(&pass, 0, n_left % width, 1);
 }
 
-/* Tokens of one block pass a panel at once. */
 static void multiply_panels(const struct run *run, const char *panels, size_t n_rows)
 {
-    const size_t n_tiles = tiles_of(run->x), most = run->x->n_tokens <= run->x->width ? n_tiles : CHUNK_TILES;
+    const size_t n_tiles = tiles_of(run->x), most = is_few(run->x) ? n_tiles : CHUNK_TILES;
     struct chunk chunk = {.panels = panels, .n_rows = n_rows};
     for (; chunk.tile < n_tiles; chunk.tile += chunk.n_tiles) {
         chunk.n_tiles = panel_least(most, n_tiles - chunk.tile);
@@ -301,7 +309,7 @@ static void multiply_panels(const struct run *run, const char *panels, size_t n_
 static void multiply_bf16(float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x, size_t first, size_t n_tokens)
 {
     _Alignas(64) float carry[TOGETHER][MOST_CARRIED * PANEL_ROWS];
-    const size_t blocks_each = MOST_CARRIED / x->width;
+    const size_t blocks_each = panel_blocks_each(first, first + n_tokens, x->width, MOST_CARRIED);
     struct run run = {.x = x, .carry = carry, .out_stride = out_stride};
     for (size_t row = 0; row < n_rows; row += TOGETHER * PANEL_ROWS)
         for (run.first = first; run.first < first + n_tokens; run.first = run.end) {

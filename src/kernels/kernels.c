@@ -33,7 +33,7 @@ static const struct {
 #if defined(KERNELS_HAVE_AVX512AMX)
     {"avx512amx", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8, 0, &kernels_avx512, {kernels_use_avx512vnni, kernels_use_avx512amx}},
 #endif
-#if defined(KERNELS_HAVE_AVX512AMXBF16)
+#if defined(KERNELS_HAVE_AVX512AMX) && defined(KERNELS_HAVE_AVX512AMXBF16)
     {"avx512amxbf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AMX_INT8 | CPU_AMX_BF16, CPU_NEVER, &kernels_avx512,
      {kernels_use_avx512vnni, kernels_use_avx512amx, kernels_use_avx512amxbf16}},
 #endif

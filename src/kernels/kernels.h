@@ -4,7 +4,8 @@
  * Every implementation of a row gives the same bits, on every instruction set (but for `sums_pairs_apart`), for any blocking, token
  * count and thread count; reference.c says what that is. Three rules make it so:
  *
- *  - A product with packed weights (panels.h, pack.h) has one accumulator per output, fed in order of the input index.
+ *  - A product with packed weights (panels.h, pack.h) has one accumulator per output, fed in order of the input index; in tiles of bf16 it takes
+ *    32 inputs at a time.
  *  - A sum along a row (dot product, norm, the sum of a softmax) is 16 interleaved partial sums: lane l takes
  *    elements l, l+16, l+32, ... in order, each by one fused multiply-add; missing elements at the end
  *    count as +0. The lanes are joined in one fixed tree: l += l+8, then l += l+4, l += l+2, l += l+1.

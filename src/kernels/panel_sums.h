@@ -1,5 +1,5 @@
 /*
- * panel_sums.h - where a panel's sums are, in memory: those of a vector are 16 neighbouring outputs of a token. The including file defines before what rows.h
+ * panel_sums.h - how many tokens pass a panel at a time, and where their sums are: those of a vector are 16 neighbouring outputs of a token. The including file defines before what rows.h
  * asks for.
  */
 #ifndef KERNELS_PANEL_SUMS_H
@@ -14,6 +14,14 @@
 KERNELS_ALWAYS_INLINE size_t panel_least(size_t a, size_t b)
 {
     return a < b ? a : b;
+}
+
+/* Blocks of tokens [first, end) that pass a panel at a time, n_most tokens at most: of about the same number, so that no few tokens are left that read
+   all weights by themselves. */
+KERNELS_ALWAYS_INLINE size_t panel_blocks_each(size_t first, size_t end, size_t width, size_t n_most)
+{
+    const size_t n_blocks = (end + width - 1) / width - first / width, most = n_most / width, n_runs = (n_blocks + most - 1) / most;
+    return n_blocks <= most ? most : (n_blocks + n_runs - 1) / n_runs;
 }
 
 /* Sums of tokens, `stride` apart, of n_rows outputs. */

@@ -318,20 +318,12 @@ static void panel_multiply(const struct panel_run *run, const char *panel, size_
         panel_chunks(run, panel, n_rows, n_steps);
 }
 
-/* Blocks of tokens at a time: of about the same number, so that no few tokens are left that read all weights by themselves. */
-static size_t panel_run_blocks_each(const struct panel_run *all)
-{
-    const size_t width = all->x->width, most = MOST_CARRIED / width;
-    const size_t n_blocks = (all->end + width - 1) / width - all->first / width, n_runs = (n_blocks + most - 1) / most;
-    return n_blocks <= most ? most : (n_blocks + n_runs - 1) / n_runs;
-}
-
 static void panels_multiply(const struct panel_run *all, const char *w, size_t n_rows)
 {
     _Alignas(64) float carry[MOST_CARRIED * PANEL_ROWS];
     const struct panel_tiles *few = all->plan.few;
     const size_t n_in = all->x->n_in, n_steps = (n_in + few->step_inputs - 1) / few->step_inputs;
-    const size_t width = all->x->width, n_blocks = panel_run_blocks_each(all);
+    const size_t width = all->x->width, n_blocks = panel_blocks_each(all->first, all->end, width, MOST_CARRIED);
     struct panel_run run = *all;
     assert(all->x->type == few->type);
     run.carry = carry;

@@ -103,11 +103,8 @@ static bool measure_limits(struct bench *bench, struct error *err)
 }
 
 /* NULL: an error, as of the next. */
-static json_t *run_quality(const struct lorad_bench_options *options, struct error *err)
+static json_t *run_quality(const struct lorad_bench_options *options, const struct kernels *kernels, struct error *err)
 {
-    const struct kernels *kernels = kernels_select(cpu_detect_features(), options->open.cpu, err);
-    if (!kernels)
-        return NULL;
     json_t *report = name_report(options);
     json_object_set_new(report, "model", json_string(options->open.model_path));
     json_object_set_new(report, "kernels", json_string(kernels->name));
@@ -125,8 +122,11 @@ static json_t *measure(const struct lorad_bench_options *options, struct error *
     struct bench bench = {.options = *options};
     json_t *report = NULL;
     bool ok = false;
+    const struct kernels *kernels = kernels_select(cpu_detect_features(), options->open.cpu, err);
+    if (!kernels) /* before the machine is measured */
+        return NULL;
     if (options->scenario == LORAD_BENCH_QUALITY)
-        return run_quality(options, err);
+        return run_quality(options, kernels, err);
     bench.directory = make_directory(err);
     if (bench.directory && measure_limits(&bench, err))
         bench.lorad = lorad_open(&bench.options.open, err);

@@ -44,17 +44,6 @@ static void log_weights_cache(const struct model *model)
                   "path=%s shared=%s", path, model->cache.file.data ? "true" : "false");
 }
 
-/* Nobody would look for a set that is never chosen by itself. */
-static void log_faster_bf16(const struct lorad_options *options, const struct model *model)
-{
-    static const char FASTER[] = "avx512amxbf16";
-    struct error none;
-    bool is_chosen = options->cpu && options->cpu[0];
-    if (!is_chosen && strcmp(model->weights_name, "bf16") == 0 && kernels_select(cpu_detect_features(), FASTER, &none))
-        log_event(LOG_INFO, "faster_cpu", "set=%s message=\"prompts of bf16 weights are computed several times as fast with --cpu %s, "
-                  "in another order of sums: the last bits of the answers are not those of other machines\"", FASTER, FASTER);
-}
-
 struct model *open_model(const struct lorad_options *options, const struct kernels **kernels_out, struct error *err)
 {
     static const enum model_weights weights[] = {
@@ -84,8 +73,6 @@ struct model *open_model(const struct lorad_options *options, const struct kerne
     struct model *model = model_open(&open, err);
     if (model && options->weights_cache)
         log_weights_cache(model);
-    if (model)
-        log_faster_bf16(options, model);
     return model;
 }
 
@@ -238,6 +225,17 @@ static bool open_engine(struct lorad *lorad, const struct lorad_options *options
     return true;
 }
 
+/* Nobody would look for a set that is never chosen by itself. */
+static void log_faster_bf16(const struct lorad_options *options, const struct model *model)
+{
+    static const char FASTER[] = "avx512amxbf16";
+    struct error unused;
+    bool is_chosen = options->cpu && options->cpu[0];
+    if (!is_chosen && strcmp(model->weights_name, "bf16") == 0 && kernels_select(cpu_detect_features(), FASTER, &unused))
+        log_event(LOG_INFO, "faster_cpu", "set=%s message=\"prompts of bf16 weights are computed several times as fast with --cpu %s, "
+                  "in another order of sums: the last bits of the answers are not those of other machines\"", FASTER, FASTER);
+}
+
 struct lorad *lorad_open(const struct lorad_options *options, struct error *err)
 {
     const struct kernels *kernels;
@@ -249,6 +247,7 @@ struct lorad *lorad_open(const struct lorad_options *options, struct error *err)
     lorad->model = open_model(options, &kernels, err);
     if (!lorad->model)
         goto fail;
+    log_faster_bf16(options, lorad->model);
     lorad->tokenizer = tokenizer_load(options->model_path, err);
     if (!lorad->tokenizer || !check_vocabulary(lorad, err))
         goto fail;

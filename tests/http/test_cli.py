@@ -248,7 +248,9 @@ class Bench(unittest.TestCase):
         best = json.loads(lorad("bench", *flags))
         names = [report["kernels"] for report in reports]
         self.assertEqual(names[-1], "c")
-        self.assertIn(best["kernels"], names[:3])  # the last ones may be slower, or have other bits, and are then not chosen
+        self.assertNotEqual(best["kernels"], "avx512amxbf16")
+        others = [name for name in names if name != "avx512amxbf16"]
+        self.assertIn(best["kernels"], others[:2])  # the last one may be slower than the one before it, and is then not chosen
         self.assertEqual(len(set(names)), len(names))
         for report in reports:
             self.assertEqual(report["options"], best["options"])

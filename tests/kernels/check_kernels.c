@@ -776,9 +776,9 @@ static void check_selection(void)
     check(strcmp(kernels_select(features, "c", &err)->name, "c") == 0, "select", "", "c is not honoured");
     check(kernels_select(features, "", &err) == kernels_select(features, NULL, &err), "select", "",
           "empty name");
-    check(strcmp(kernels_select(features & ~(unsigned)CPU_AVX512_BF16_FAST, NULL, &err)->name, "avx512bf16") != 0, "select", "",
-          "slow pairs of bf16 are chosen without being asked for");
-    check(!kernels_select(features, NULL, &err)->sums_pairs_apart, "select", "", "a set with bits of its own is chosen without being asked for");
+    const struct kernels *best = kernels_select(~(unsigned)(CPU_NEVER | CPU_AVX512_BF16_FAST), NULL, &err); /* of all sets; none is run */
+    check(strcmp(best->name, "avx512bf16") != 0, "select", "", "slow pairs of bf16 are chosen without being asked for");
+    check(!best->sums_pairs_apart, "select", "", "a set with bits of its own is chosen without being asked for");
     check(!kernels_select(features, "sse9", &err) && err.code == ERROR_BAD_INPUT, "select", "",
           "sse9 is accepted");
     check(!kernels_select(0, "avx2", &err) && err.code == ERROR_BAD_INPUT, "select", "",

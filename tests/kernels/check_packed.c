@@ -174,7 +174,8 @@ static void compare_product(const struct kernels *reference, const struct kernel
     compare(&out, set, "multiply_packed", shape);
 }
 
-/* Some have more inputs than a chunk of a panel, or more tokens than those whose sums wait between chunks. */
+/* Some have more inputs than a chunk of a panel, or more tokens than those whose sums wait between chunks; the last has both, and more panels than
+   pass together. */
 static void check_products(const struct kernels *reference, const struct kernels *set, bool is_flushed)
 {
     for (int i = 0; i < N_WEIGHT_TYPES; i++) {
@@ -192,6 +193,7 @@ static void check_products(const struct kernels *reference, const struct kernels
             compare_product(reference, set, type, random_between(1, 140), random_between(1000, 3000), random_between(17, 60), PLAIN);
         for (size_t n = 0; n < 3; n++)
             compare_product(reference, set, type, random_between(1, 140), random_between(1, 150), random_between(500, 1100), PLAIN);
+        compare_product(reference, set, type, random_between(257, 400), random_between(257, 350), random_between(580, 600), PLAIN);
     }
 }
 
@@ -410,6 +412,8 @@ int main(int argc, char **argv)
             compute_thread_begin();
         for (size_t i = 0; i < n_sets; i++) {
             check_meaning(sets[i]);
+            if (kernels_reference_of(sets[i]) != sets[0])
+                check_meaning(kernels_reference_of(sets[i]));
             check_independence(sets[i]);
             check_merge(sets[0], sets[i]);
             if (i > 0)
