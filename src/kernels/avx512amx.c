@@ -269,11 +269,6 @@ static const struct panel_tiles tiles_q8 = TILES(WEIGHT_Q8), tiles_q4 = TILES(WE
 static __typeof__(((struct kernels *)0)->multiply_packed[0]) multiply_few_q8, multiply_few_q4;
 static __typeof__(((struct kernels *)0)->prepare[0]) prepare_few;
 
-static bool is_few(const struct activations *x)
-{
-    return x->n_tokens <= x->width;
-}
-
 #define MULTIPLY(TYPE, suffix)                                                                                                       \
     static void multiply_##suffix(float *out, size_t out_stride, const void *w, size_t n_rows, const struct activations *x, size_t first,  \
                                   size_t n_tokens)                                                                                   \
@@ -281,7 +276,7 @@ static bool is_few(const struct activations *x)
         struct panel_run run = {.plan = {.few = &tiles_##suffix, .many = &tiles_q8, .unpack = unpack_##suffix,                        \
                                          .unpacked_bytes = CHUNK_TILES_BYTES},                                                       \
                                 .out = out, .out_stride = out_stride, .x = x, .first = first, .end = first + n_tokens};              \
-        if (is_few(x)) {                                                                                                             \
+        if (activations_are_one_block(x)) {                                                                                                             \
             multiply_few_##suffix(out, out_stride, w, n_rows, x, first, n_tokens);                                                   \
             return;                                                                                                                  \
         }                                                                                                                            \
@@ -307,7 +302,7 @@ KERNELS_ALWAYS_INLINE void prepare_token(const struct activations *to, size_t t,
 /* By token, see pack.h; what neighbouring tokens write stays in L1 meanwhile. */
 static void prepare_tiles(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
-    if (is_few(to)) {
+    if (activations_are_one_block(to)) {
         prepare_few(to, part, x, x_stride);
         return;
     }

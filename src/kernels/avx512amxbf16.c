@@ -191,12 +191,6 @@ static void run_blocks(struct tile_pass *pass, size_t first, size_t n_tokens, si
 
 /* ---- activations ---- */
 
-/* One block, which passes a panel at once. */
-static bool is_few(const struct activations *x)
-{
-    return x->n_tokens <= x->width;
-}
-
 static size_t tiles_of(const struct activations *x)
 {
     return (x->n_in + TILE_INPUTS - 1) / TILE_INPUTS;
@@ -282,7 +276,7 @@ static void run_chunk(const struct run *run, const struct chunk *chunk, size_t p
     const bool is_last = chunk->tile + chunk->n_tiles == tiles_of(x);
     const struct panel_sums carry = {run->carry[panel], PANEL_ROWS, PANEL_ROWS}, out = {run->out + panel * PANEL_ROWS, run->out_stride, n_rows};
     struct tile_pass pass = {.from = chunk->tile == 0 ? (struct panel_sums){0} : carry, .to = is_last ? out : carry, .n_vectors = n_vectors,
-                             .n_tiles = chunk->n_tiles, .x_step = width * ROW_BYTES, .is_once = is_few(x)};
+                             .n_tiles = chunk->n_tiles, .x_step = width * ROW_BYTES, .is_once = activations_are_one_block(x)};
 
     pass.w = weights_at(run, chunk, panel, chunk->tile);
     pass.last = is_last ? fill_up(room, pass.w + (chunk->n_tiles - 1) * tile_bytes, x->n_in, n_vectors) : NULL;
@@ -297,7 +291,7 @@ static void run_chunk(const struct run *run, const struct chunk *chunk, size_t p
 
 static void multiply_panels(const struct run *run, const char *panels, size_t n_rows)
 {
-    const size_t n_tiles = tiles_of(run->x), most = is_few(run->x) ? n_tiles : CHUNK_TILES;
+    const size_t n_tiles = tiles_of(run->x), most = activations_are_one_block(run->x) ? n_tiles : CHUNK_TILES;
     struct chunk chunk = {.panels = panels, .n_rows = n_rows};
     for (; chunk.tile < n_tiles; chunk.tile += chunk.n_tiles) {
         chunk.n_tiles = panel_least(most, n_tiles - chunk.tile);

@@ -97,6 +97,12 @@ static inline size_t activations_bytes(const struct activations *x)
     return (x->n_tokens + x->width - 1) / x->width * activations_block_bytes(x);
 }
 
+/* Then weights can pass once. */
+static inline bool activations_are_one_block(const struct activations *x)
+{
+    return x->n_tokens <= x->width;
+}
+
 /* The first unit of a token; the next one is 4 * width bytes further on. */
 static inline char *activations_at(const struct activations *x, size_t token)
 {
