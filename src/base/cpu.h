@@ -13,7 +13,7 @@ enum cpu_features {
     CPU_AVX512_BF16 = 4,
     CPU_AVX512_VNNI = 8,
     CPU_AVX_VNNI = 16,
-    CPU_AVX512_BF16_FAST = 32, /* a pair of products takes no longer than one in f32 */
+    CPU_AVX512_BF16_FAST = 32, /* a pair of products takes no longer than one in f32: AMD's, see avx512bf16.c */
     CPU_NEON = 64, /* every AArch64 */
     CPU_NEON_DOT = 128,
     CPU_AMX_INT8 = 256, /* and the system lets this process have tiles; */

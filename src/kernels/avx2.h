@@ -294,8 +294,8 @@ static inline void v_prepare_bytes(void *p, vec a, vec b, int32_t *sum)
     {                                                                                                        \
         {name##_1_1, name##_1_1}, {name##_1_2, name##_1_2}, {name##_1_3, name##_1_3}                         \
     }
-#define WHOLE_VECTORS(tokens) 1
-#define WHOLE_STEPS(tokens) 1
+#define WHOLE_VECTORS(type, tokens) 1
+#define WHOLE_STEPS(type, tokens) 1
 #define WHOLE_GROUPS(TILE, separator)                                                                        \
     TILE(1) separator TILE(2) separator TILE(3) separator TILE(4) separator TILE(5)
 

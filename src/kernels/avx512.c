@@ -20,8 +20,8 @@ static inline bits b_add_quads(bits acc, bits w, bits x)
 }
 
 /* Vectors that are multiplied together share what is loaded of an activation; a lone token waits for memory, not for that. */
-#define WHOLE_VECTORS(tokens) ((tokens) == 1 ? 1 : (tokens) <= 6 ? 4 : (tokens) <= 12 ? 2 : 1)
-#define WHOLE_STEPS(tokens) ((tokens) == 1 ? 4 : 1)
+#define WHOLE_VECTORS(type, tokens) ((tokens) == 1 ? 1 : (tokens) <= 6 ? 4 : (tokens) <= 12 ? 2 : 1)
+#define WHOLE_STEPS(type, tokens) ((tokens) == 1 ? 4 : 1)
 
 /* 32 registers: 24 of sums, the weights of four rows, one vector of x. A lone token waits for memory, and one
    stream is what memory likes best. */

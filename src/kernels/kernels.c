@@ -38,8 +38,7 @@ static const struct {
      {kernels_use_avx512vnni, kernels_use_avx512amx, kernels_use_avx512amxbf16}},
 #endif
 #if defined(KERNELS_HAVE_AVX512BF16)
-    {"avx512bf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16, CPU_AVX512_BF16_FAST, &kernels_avx512,
-     {kernels_use_avx512vnni, kernels_use_avx512bf16}},
+    {"avx512bf16", CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16, CPU_AVX512_BF16_FAST, &kernels_avx512, {kernels_use_avx512bf16}},
 #endif
 #endif
 #endif

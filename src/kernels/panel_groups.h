@@ -135,7 +135,7 @@ struct panel_place {
 
 /* One group, for all tokens. */
 KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_WHOLE],
-                                             const struct panel_place *at, size_t load_bytes, size_t x_row, size_t near)
+                                             const struct panel_place *at, size_t load_bytes, size_t x_row, size_t near, bool has_sums_in_memory)
 {
     const size_t n_loads = panel_n_loads(type);
     const char *w = at->w, *x = at->x, *next = at->next;
@@ -154,7 +154,7 @@ KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vec
             loaded[v] = b_load(w + v * 64);
             weights[v] = type == WEIGHT_Q8 ? loaded[v] : b_low_codes(loaded[v]);
         }
-        next = panel_fetch_stream(next, n_vectors, near);
+        next = panel_fetch_stream(next, n_vectors, near, has_sums_in_memory);
         panel_add_quads(n_vectors, n_tokens, sums, weights, x);
         x = panel_next_row(x, x_row);
         if (type == WEIGHT_Q4) {
@@ -184,12 +184,12 @@ KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vec
 
 /* Some groups, at most `most`; if that is several, the sums of floats are in registers meanwhile, as far as there are enough. */
 KERNELS_ALWAYS_INLINE void panel_add_stretch(enum weight_type type, size_t n_vectors, size_t n_tokens, vec sums[MOST_WIDE][MOST_WHOLE],
-                                             const struct panel_pass *pass, struct panel_place at, size_t n_groups, size_t most)
+                                             const struct panel_pass *pass, struct panel_place at, size_t n_groups, size_t most, size_t near)
 {
     const size_t load_bytes = pass->n_vectors * 64, x_row = pass->width * 4;
     vec acc[MOST_WIDE][MOST_WHOLE];
     if (most == 1) {
-        panel_add_vectors(type, n_vectors, n_tokens, sums, &at, load_bytes, x_row, NEAR_AHEAD);
+        panel_add_vectors(type, n_vectors, n_tokens, sums, &at, load_bytes, x_row, near, true);
         return;
     }
 #pragma GCC unroll 16
@@ -198,7 +198,7 @@ KERNELS_ALWAYS_INLINE void panel_add_stretch(enum weight_type type, size_t n_vec
         for (size_t v = 0; v < n_vectors; v++)
             acc[v][t] = sums[v][t];
     for (size_t g = 0; g < n_groups; g++) {
-        panel_add_vectors(type, n_vectors, n_tokens, acc, &at, load_bytes, x_row, NEAR_AHEAD_OF_STEPS);
+        panel_add_vectors(type, n_vectors, n_tokens, acc, &at, load_bytes, x_row, near, false);
         at.w += pass->step_bytes;
         at.w_scales += pass->step_bytes;
         at.x += PACK_GROUP_UNITS * x_row;
@@ -216,7 +216,8 @@ KERNELS_ALWAYS_INLINE void panel_add_stretch(enum weight_type type, size_t n_vec
 KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t n_tokens, const struct panel_pass *pass)
 {
     const size_t n_vectors = pass->n_vectors, n_loads = panel_n_loads(type);
-    const size_t n_together = WHOLE_VECTORS(n_tokens), most = WHOLE_STEPS(n_tokens), near = most > 1 ? NEAR_AHEAD_OF_STEPS : NEAR_AHEAD;
+    const size_t n_together = WHOLE_VECTORS(type, n_tokens), most = WHOLE_STEPS(type, n_tokens);
+    const size_t near = IS_FOLLOWED(type, n_tokens) ? NOT_AHEAD : most > 1 ? NEAR_AHEAD_OF_STEPS : NEAR_AHEAD;
     const char *w = pass->w, *x = pass->x + pass->first * 4;
     vec sums[MOST_WIDE][MOST_WHOLE];
 
@@ -228,11 +229,11 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
         struct panel_place at = {.w = w, .w_scales = w + n_loads * n_vectors * 64, .x = x, .next = w};
         for (size_t v = 0, n_now; v < n_vectors; v += n_now) {
             n_now = v + n_together <= n_vectors ? n_together : 1;
-            at.next = panel_fetch_stream(at.next, (n * n_now * PANEL_LANES * sizeof(uint16_t) + 63) / 64, near); /* where the scales are */
+            at.next = panel_fetch_stream(at.next, (n * n_now * PANEL_LANES * sizeof(uint16_t) + 63) / 64, near, most == 1); /* where the scales are */
             if (n_now == n_together)
-                panel_add_stretch(type, n_together, n_tokens, sums + v, pass, at, n, most);
+                panel_add_stretch(type, n_together, n_tokens, sums + v, pass, at, n, most, near);
             else
-                panel_add_stretch(type, 1, n_tokens, sums + v, pass, at, n, most);
+                panel_add_stretch(type, 1, n_tokens, sums + v, pass, at, n, most, near);
             at.w += n_now * 64;
             at.w_scales += n_now * PANEL_LANES * sizeof(uint16_t);
             at.next += n * n_now * n_loads * 64;

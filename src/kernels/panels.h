@@ -2,8 +2,8 @@
  * panels.h - products with packed weights and prepared activations (pack.h), over vectors of 16 lanes: a lane is an output.
  *
  * Included with one or several of PANELS_ELEMENTS (f32, f16), PANELS_PAIRS or PANELS_WIDENED_PAIRS (bf16) and PANELS_GROUPS (q8, q4) defined: a file of
- * an instruction set has all of them, one that adds an instruction only what that is for. One that brings tiles of its own for q8 and q4 (AMX)
- * defines PANELS_TILES. It defines before, besides what rows.h asks for:
+ * an instruction set has all of them and PANELS_PREPARES (activations of all types), one that adds an instruction only what it makes faster. One that brings
+ * tiles of its own for q8 and q4 (AMX) defines PANELS_TILES. It defines before, besides what rows.h asks for:
  *
  *     bits                            a vector's 64 bytes, also as 16 integers
  *     b_load(p)  b_repeat(p)          64 bytes; the 4 bytes at p in all lanes
@@ -18,8 +18,9 @@
  *     WIDE_ELEMENTS, WIDE_GROUPS      {vectors of a tile with 1, 2, ... tokens}: as many tokens as registers can hold
  *     ELEMENT_TILES, GROUP_TILES      these tiles, each TILE(vectors, tokens), and of one vector; ..._TILE_TABLE their names, by tokens
  *     WHOLE_GROUPS(TILE, separator)   TILE(1) separator TILE(2) ...: with so many tokens a panel is one tile, at most MOST_WHOLE
- *     WHOLE_VECTORS(tokens)           of these tiles, vectors that are multiplied together,
- *     WHOLE_STEPS(tokens)             and groups that they pass before the next vectors do
+ *     WHOLE_VECTORS(type, tokens)     of these tiles, vectors that are multiplied together,
+ *     WHOLE_STEPS(type, tokens)       and groups that they pass before the next vectors do
+ *     IS_FOLLOWED(type, tokens)       where hardware follows the stream of weights sooner than instructions would fetch it; nowhere, if it is not defined
  *
  * A tile is some vectors of a panel with some tokens of one block. With few tokens the weights pass once, as one stream of memory, which is
  * fetched a little ahead. With more of them a chunk of a panel stays in a cache while block after block of tokens passes, each of which
@@ -32,6 +33,10 @@
 
 #include <assert.h>
 #include <string.h>
+
+#if !defined(IS_FOLLOWED)
+#define IS_FOLLOWED(type, tokens) ((void)(type), (void)(tokens), false)
+#endif
 
 enum {
     MOST_WIDE = PANEL_ROWS / PANEL_LANES,
@@ -47,7 +52,8 @@ enum {
     STREAM_AHEAD = 2560,           /* bytes to fetch into L1 before they are wanted where elements pass once, */
     NEAR_AHEAD = 1024,             /* ... where groups do, */
     NEAR_AHEAD_OF_STEPS = 5120,    /* ... where some of them pass before the next vectors do; */
-    FAR_AHEAD = 8704               /* ... and into L2 before that */
+    FAR_AHEAD = 8704,              /* ... and into L2 before that */
+    NOT_AHEAD = 0                  /* nothing is fetched */
 };
 
 /* Some steps of a panel, with the same tokens of some blocks. */
@@ -132,16 +138,20 @@ KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_lines, 
 /* Where weights pass once: into L1 soon enough, and into L2 so early that memory works while several tokens are multiplied. The compiler is to leave
    each line where it is: it would fetch them all at once. Where sums wait in memory, the end of a block keeps it from moving anything else either, and
    so GCC from running out of registers (up to a tenth of the time). */
-KERNELS_ALWAYS_INLINE const char *panel_fetch_stream(const char *next, size_t n_lines, size_t near)
+KERNELS_ALWAYS_INLINE const char *panel_fetch_stream(const char *next, size_t n_lines, size_t near, bool has_sums_in_memory)
 {
 #pragma GCC unroll 4
     for (size_t i = 0; i < n_lines; i++) {
-        __builtin_prefetch(next + near, 0, 3);
-        __builtin_prefetch(next + FAR_AHEAD, 0, 2);
+        if (near != NOT_AHEAD) {
+            __builtin_prefetch(next + near, 0, 3);
+            __builtin_prefetch(next + FAR_AHEAD, 0, 2);
+        }
         next += 64;
         __asm__ volatile("" : "+r"(next));
-#if !defined(__clang__)
-        if (near == NEAR_AHEAD)
+#if defined(__clang__) /* which does not unroll a loop with such an instruction */
+        (void)has_sums_in_memory;
+#else
+        if (has_sums_in_memory)
             __asm__ goto("" : : "r"(next) : : end_of_block);
     end_of_block:;
 #endif
@@ -255,13 +265,14 @@ static void panel_whole(const struct panel_run *run, const char *panel, size_t n
     run->plan.whole[pass.n_tokens - 1](&pass);
 }
 
-/* All steps of one panel at once; what comes soon is fetched. */
+/* All steps of one panel at once; what comes soon is fetched, unless the hardware does it. */
 static void panel_once(const struct panel_run *run, const char *panel, size_t n_rows, size_t n_steps)
 {
     struct panel_pass pass = panel_pass_of(run, run->plan.few, panel, n_rows);
     pass.n_steps = n_steps;
     pass.is_once = true;
-    panel_run_pass(run, run->plan.few, &pass, 0, panel + STREAM_AHEAD, n_steps * pass.step_bytes);
+    size_t n_fetched = IS_FOLLOWED(run->plan.few->type, run->end - run->first) ? 0 : n_steps * pass.step_bytes;
+    panel_run_pass(run, run->plan.few, &pass, 0, panel + STREAM_AHEAD, n_fetched);
 }
 
 /* So many steps at a time, of about the same number, that a chunk of them has n_bytes at most; a multiple of UNROLL. */
@@ -356,7 +367,7 @@ static void panels_multiply(const struct panel_run *all, const char *w, size_t n
 #if defined(PANELS_GROUPS)
 #include "kernels/panel_groups.h"
 #endif
-#if defined(PANELS_ELEMENTS) || defined(PANELS_PAIRS) || defined(PANELS_TILES)
+#if defined(PANELS_PREPARES) || defined(PANELS_PAIRS) || defined(PANELS_TILES)
 #include "kernels/prepare.h"
 #endif
 #if defined(PANELS_ELEMENTS)

@@ -22,7 +22,7 @@ KERNELS_ALWAYS_INLINE size_t prepare_n_tokens(const struct activations *to, cons
     return panel_least(to->width - token % to->width, part->end_token - token);
 }
 
-#if defined(PANELS_ELEMENTS)
+#if defined(PANELS_PREPARES)
 static void prepare_elements(const struct activations *to, const struct activations_part *part, const float *x, size_t x_stride)
 {
     for (size_t t = part->first_token, n; t < part->end_token; t += n) {
@@ -33,7 +33,7 @@ static void prepare_elements(const struct activations *to, const struct activati
 }
 #endif
 
-#if defined(PANELS_ELEMENTS) || defined(PANELS_PAIRS)
+#if defined(PANELS_PREPARES) || defined(PANELS_PAIRS)
 /* PANEL_LANES inputs of a token, as bf16 or widened, the second of a pair first then. */
 KERNELS_ALWAYS_INLINE void prepare_row_of_pairs(uint32_t *to, const float *x, size_t n)
 {
@@ -62,7 +62,7 @@ static void prepare_pairs(const struct activations *to, const struct activations
 }
 #endif
 
-#if defined(PANELS_ELEMENTS) || defined(PANELS_TILES)
+#if defined(PANELS_PREPARES) || defined(PANELS_TILES)
 /* -127 for a NaN. */
 KERNELS_ALWAYS_INLINE vec prepare_rounded(vec x, vec inverse)
 {
@@ -84,7 +84,7 @@ KERNELS_ALWAYS_INLINE float prepare_bytes(char to[PACK_GROUP], const float *x, s
 }
 #endif
 
-#if defined(PANELS_ELEMENTS)
+#if defined(PANELS_PREPARES)
 KERNELS_ALWAYS_INLINE void prepare_row_of_group(char to[PACK_GROUP_UNITS * 4], const float *x, size_t n)
 {
     int32_t sum, start;

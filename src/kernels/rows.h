@@ -608,6 +608,7 @@ static float log_sum_exp(const float *x, size_t n)
 #define PANELS_ELEMENTS
 #define PANELS_WIDENED_PAIRS
 #define PANELS_GROUPS
+#define PANELS_PREPARES
 #include "kernels/panels.h"
 
 #define KERNELS_TABLE(NAME)                                                                                  \

@@ -778,6 +778,9 @@ static void check_selection(void)
           "empty name");
     const struct kernels *best = kernels_select(~(unsigned)(CPU_NEVER | CPU_AVX512_BF16_FAST), NULL, &err); /* of all sets; none is run */
     check(strcmp(best->name, "avx512bf16") != 0, "select", "", "slow pairs of bf16 are chosen without being asked for");
+    const unsigned amd = CPU_AVX2 | CPU_AVX512 | CPU_AVX512_VNNI | CPU_AVX512_BF16 | CPU_AVX512_BF16_FAST;
+    if (kernels_select(amd, "avx512bf16", NULL))
+        check(strcmp(kernels_select(amd, NULL, &err)->name, "avx512bf16") == 0, "select", "", "fast pairs of bf16 are not chosen");
     check(!best->sums_pairs_apart, "select", "", "a set with bits of its own is chosen without being asked for");
     check(!kernels_select(features, "sse9", &err) && err.code == ERROR_BAD_INPUT, "select", "",
           "sse9 is accepted");

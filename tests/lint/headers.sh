@@ -4,7 +4,7 @@ set -euo pipefail
 cd "${1:-$(dirname "${BASH_SOURCE[0]}")/../..}"
 
 # No headers but bodies: the same text compiled once for each instruction set, inside a file that says what a vector is; and that.
-BODIES='src/kernels/(attend|rows|polynomial|panels|panel_sums|panel_elements|panel_groups|prepare|merge|select|avx2|avx512|neon)\.h'
+BODIES='src/kernels/(attend|rows|polynomial|panels|panel_sums|panel_elements|panel_groups|prepare|merge|select|avx2|avx512|avx512vnni|neon)\.h'
 
 compile() {
     ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Werror -Wno-unused-function -Iinclude -Isrc -Itests -fsyntax-only -x c \
