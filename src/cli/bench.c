@@ -19,7 +19,7 @@ static const char DESCRIPTION[] =
     "  starvation  time to first token of an adapter that asks now and then while another one floods\n"
     "  prefix      time to first token of requests that begin alike\n"
     "  quality     perplexity and divergence from f32 of each weight type (--weights: of one), and of adapters on the fly and merged\n"
-    "What the machine can do at best is measured first. Beside each rate stands what that allows, and the share that is reached.\n"
+    "What the machine can do at best is measured first. Beside each rate stands what that allows, and the share that is reached (steady: measured again beside each).\n"
     "A flag that is not given takes the value in brackets for its scenario; one that a scenario has no use for is refused.";
 
 /* "8,16,32": whole numbers; their range is checked by who knows the scenario. */

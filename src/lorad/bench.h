@@ -43,14 +43,14 @@ struct limits {
 };
 
 bool limits_measure(const struct lorad_limits_options *options, struct limits *out, struct error *err);
+/* The same of huge pages alone, each once: a shared machine moves within seconds, so what is compared with a limit wants it measured beside. The buffer takes
+   an eighth of the memory at most, unless its size was given, since a model is there too. Both write *out only when all went well; the caller finishes it. */
+bool limits_measure_again(const struct limits *limits, const struct lorad_limits_options *options, struct limits *out, struct error *err);
 void limits_finish(struct limits *limits);
 /* Medians of the best way: bytes read and operations, per second. What the instruction for a type does more slowly than f32 is better
    widened (vdpbf16ps on some processors). */
 double limits_read_rate(const struct limits *limits);
-double limits_rate(const struct limit_rate rates[N_PEAK_KINDS], enum peak_kind kind);
-/* Adds one more value to each rate: a machine that is shared moves, so what is compared with a rate wants it measured beside. */
-bool limits_add_rates(struct limit_rate rates[N_PEAK_KINDS], const struct lorad_limits_options *options, struct error *err);
-void limits_finish_rates(struct limit_rate rates[N_PEAK_KINDS]);
+double limits_rate(const struct limits *limits, enum peak_kind kind);
 json_t *limits_json(const struct limits *limits);
 
 struct bench {
@@ -156,9 +156,7 @@ struct bench_work {
 struct bench_work bench_decode_work(const struct bench *bench, const struct bench_batch *batch, double context);
 /* A prompt of `n_tokens`, in one step. */
 struct bench_work bench_prefill_work(const struct bench *bench, const struct bench_batch *batch, size_t n_tokens);
-double bench_least_seconds(const struct bench *bench, const struct bench_work *work);
-/* With rates that were measured beside it. */
-double bench_least_seconds_at(const struct bench *bench, const struct limit_rate rates[N_PEAK_KINDS], const struct bench_work *work);
+double bench_least_seconds(const struct limits *limits, const struct bench_work *work);
 struct variant;
 /* Tokens per second. */
 double bench_limit_of_variant(const struct bench *bench, const struct variant *variant);

@@ -95,17 +95,12 @@ struct bench_work bench_prefill_work(const struct bench *bench, const struct ben
     return work;
 }
 
-double bench_least_seconds_at(const struct bench *bench, const struct limit_rate rates[N_PEAK_KINDS], const struct bench_work *work)
+double bench_least_seconds(const struct limits *limits, const struct bench_work *work)
 {
-    double reading = work->n_bytes / limits_read_rate(&bench->limits), computing = 0;
+    double reading = work->n_bytes / limits_read_rate(limits), computing = 0;
     for (int kind = 0; kind < N_PEAK_KINDS; kind++)
-        computing += work->n_operations[kind] / limits_rate(rates, (enum peak_kind)kind);
+        computing += work->n_operations[kind] / limits_rate(limits, (enum peak_kind)kind);
     return fmax(reading, computing);
-}
-
-double bench_least_seconds(const struct bench *bench, const struct bench_work *work)
-{
-    return bench_least_seconds_at(bench, bench->limits.rates, work);
 }
 
 /* A step of it on the fly or merged, whichever is faster where both are allowed. */
@@ -114,11 +109,11 @@ static double least_step_seconds(const struct bench *bench, const struct variant
     struct bench_batch batch = {.n_sequences = n_sequences, .n_adapters = variant->n_adapters, .rank = variant->rank,
                                 .is_merged = variant->mode == LORAD_MODE_MERGED};
     struct bench_work work = bench_decode_work(bench, &batch, context);
-    double seconds = bench_least_seconds(bench, &work);
+    double seconds = bench_least_seconds(&bench->limits, &work);
     if (variant->mode == LORAD_MODE_AUTO) {
         batch.is_merged = true;
         work = bench_decode_work(bench, &batch, context);
-        seconds = fmin(seconds, bench_least_seconds(bench, &work));
+        seconds = fmin(seconds, bench_least_seconds(&bench->limits, &work));
     }
     return seconds;
 }
@@ -136,6 +131,6 @@ double bench_limit_of_variant(const struct bench *bench, const struct variant *v
     double n_steps = (double)(options->new_tokens - 1) * (double)variant->n_clients / (double)n_at_a_time;
     prompt.n_bytes = 0; /* it may share a step with those who decode */
     seconds = n_steps * least_step_seconds(bench, variant, n_at_a_time, context) +
-              (double)variant->n_clients * bench_least_seconds(bench, &prompt);
+              (double)variant->n_clients * bench_least_seconds(&bench->limits, &prompt);
     return (double)(options->new_tokens * variant->n_clients) / seconds;
 }

@@ -47,7 +47,7 @@ bool bench_prefix(struct bench *bench, json_t *report, struct error *err)
     if (ok) {
         struct bench_batch batch = {.n_sequences = 1, .n_adapters = 1, .rank = options->rank};
         struct bench_work work = bench_prefill_work(bench, &batch, options->prompt_tokens);
-        double limit_ms = bench_least_seconds(bench, &work) * 1e3;
+        double limit_ms = bench_least_seconds(&bench->limits, &work) * 1e3;
         bench_progress(bench, 1, 1);
         json_object_set_new(report, "first_token_cold_ms", series_latency_json(&figures.cold_ms));
         json_object_set_new(report, "first_token_cold_limit_ms", json_number(limit_ms));

@@ -6,8 +6,10 @@
 #include "base/bytes.h"
 #include "lorad/bench.h"
 
+/* What was reached in each turn, and what the machine allowed then. */
 struct speeds {
-    struct series prefill_rate, prefill_ms, prefill_limit, decode_rate, step_ms;
+    struct series prefill_rate, prefill_ms, prefill_limit, decode_rate, step_ms, decode_limit;
+    struct series reading, memory; /* bytes per second while decoding */
 };
 
 static void speeds_finish(struct speeds *speeds)
@@ -17,6 +19,9 @@ static void speeds_finish(struct speeds *speeds)
     series_finish(&speeds->prefill_limit);
     series_finish(&speeds->decode_rate);
     series_finish(&speeds->step_ms);
+    series_finish(&speeds->decode_limit);
+    series_finish(&speeds->reading);
+    series_finish(&speeds->memory);
 }
 
 static struct bench_ask ask_of(const struct lorad_bench_options *options, size_t client, size_t n_new)
@@ -35,33 +40,13 @@ static struct bench_batch batch_of(const struct lorad_bench_options *options, si
                                 .rank = options->rank, .is_merged = options->merged};
 }
 
-static double prefill_limit(const struct bench *bench, const struct limit_rate rates[N_PEAK_KINDS])
-{
-    struct bench_batch batch = batch_of(&bench->options, 1);
-    struct bench_work work = bench_prefill_work(bench, &batch, bench->options.prompt_tokens);
-    return (double)bench->options.prompt_tokens / bench_least_seconds_at(bench, rates, &work);
-}
-
-static bool add_rates(const struct bench *bench, struct limit_rate rates[N_PEAK_KINDS], struct error *err)
-{
-    struct lorad_limits_options options = bench->options.limits;
-    options.n_threads = bench->limits.n_threads;
-    return limits_add_rates(rates, &options, err);
-}
-
-/* Between two measurements of what the machine can compute. */
 static bool run_prefill(struct bench *bench, struct speeds *speeds, struct error *err)
 {
     struct lorad_usage usage;
-    struct limit_rate rates[N_PEAK_KINDS] = {0};
     double first_token_ms;
     struct bench_ask ask = ask_of(&bench->options, 0, 1);
-    bool ok = add_rates(bench, rates, err) && bench_ask_one(bench, &ask, &first_token_ms, &usage, err) && add_rates(bench, rates, err) &&
-              series_add(&speeds->prefill_ms, usage.prefill_ms, err) &&
-              series_add(&speeds->prefill_rate, (double)ask.n_prompt / usage.prefill_ms * 1e3, err) &&
-              series_add(&speeds->prefill_limit, prefill_limit(bench, rates), err);
-    limits_finish_rates(rates);
-    return ok;
+    return bench_ask_one(bench, &ask, &first_token_ms, &usage, err) && series_add(&speeds->prefill_ms, usage.prefill_ms, err) &&
+           series_add(&speeds->prefill_rate, (double)ask.n_prompt / usage.prefill_ms * 1e3, err);
 }
 
 /* All sequences together. The last to start has the shortest decode time: no prefill of another falls into it. */
@@ -83,6 +68,43 @@ static bool run_decode(struct bench *bench, struct speeds *speeds, struct error 
            series_add(&speeds->decode_rate, n_steps * (double)options->n_sequences / shortest_ms * 1e3, err);
 }
 
+static struct bench_work decode_work(const struct bench *bench)
+{
+    const struct lorad_bench_options *options = &bench->options;
+    struct bench_batch batch = batch_of(options, options->n_sequences);
+    return bench_decode_work(bench, &batch, (double)options->prompt_tokens + (double)options->new_tokens / 2);
+}
+
+/* Of a prefill by what the machine allowed before and after it; of decoding by what it allows right after that, since the prompts of its sequences
+   lie between that and what came before. */
+static bool add_limits(const struct bench *bench, const struct limits *before_prefill, const struct limits *after_prefill,
+                       const struct limits *after_decode, struct speeds *speeds, struct error *err)
+{
+    const struct lorad_bench_options *options = &bench->options;
+    struct bench_batch one = batch_of(options, 1);
+    struct bench_work prefill = bench_prefill_work(bench, &one, options->prompt_tokens), decode = decode_work(bench);
+    double per_second = (1 / bench_least_seconds(before_prefill, &prefill) + 1 / bench_least_seconds(after_prefill, &prefill)) / 2;
+    double step_ms = speeds->step_ms.values[speeds->step_ms.n - 1];
+    return series_add(&speeds->prefill_limit, (double)options->prompt_tokens * per_second, err) &&
+           series_add(&speeds->decode_limit, (double)options->n_sequences / bench_least_seconds(after_decode, &decode), err) &&
+           series_add(&speeds->reading, decode.n_bytes / step_ms * 1e3, err) &&
+           series_add(&speeds->memory, limits_read_rate(after_decode), err);
+}
+
+/* `now`: what the machine allows before, then what it allows after the turn. */
+static bool run_turn(struct bench *bench, struct limits *now, struct speeds *speeds, struct error *err)
+{
+    const struct lorad_limits_options *options = &bench->options.limits;
+    struct limits after_prefill = {0}, after_decode = {0};
+    bool ok = run_prefill(bench, speeds, err) && limits_measure_again(&bench->limits, options, &after_prefill, err) &&
+              run_decode(bench, speeds, err) && limits_measure_again(&bench->limits, options, &after_decode, err) &&
+              add_limits(bench, now, &after_prefill, &after_decode, speeds, err);
+    limits_finish(&after_prefill);
+    limits_finish(now);
+    *now = after_decode;
+    return ok;
+}
+
 static void add_prefill(const struct speeds *speeds, json_t *report)
 {
     json_object_set_new(report, "prefill_tokens_per_second", json_number(series_median(&speeds->prefill_rate)));
@@ -93,22 +115,16 @@ static void add_prefill(const struct speeds *speeds, json_t *report)
 
 static void add_decode(const struct bench *bench, const struct speeds *speeds, json_t *report)
 {
-    const struct lorad_bench_options *options = &bench->options;
-    double mean_context = (double)options->prompt_tokens + (double)options->new_tokens / 2;
-    struct bench_batch batch = batch_of(options, options->n_sequences);
-    struct bench_work work = bench_decode_work(bench, &batch, mean_context);
-    double step_ms = series_median(&speeds->step_ms), rate = series_median(&speeds->decode_rate);
-    double limit = (double)options->n_sequences / bench_least_seconds(bench, &work);
-    double bandwidth = limits_read_rate(&bench->limits), reached = work.n_bytes / step_ms * 1e3;
-    json_object_set_new(report, "decode_tokens_per_second", json_number(rate));
-    json_object_set_new(report, "decode_limit_tokens_per_second", json_number(limit));
-    json_object_set_new(report, "decode_share_of_limit", json_number(rate / limit));
-    json_object_set_new(report, "decode_step_ms", json_number(step_ms));
+    struct bench_work work = decode_work(bench);
+    json_object_set_new(report, "decode_tokens_per_second", json_number(series_median(&speeds->decode_rate)));
+    json_object_set_new(report, "decode_limit_tokens_per_second", json_number(series_median(&speeds->decode_limit)));
+    json_object_set_new(report, "decode_share_of_limit", json_number(series_median_ratio(&speeds->decode_rate, &speeds->decode_limit)));
+    json_object_set_new(report, "decode_step_ms", json_number(series_median(&speeds->step_ms)));
     json_object_set_new(report, "bytes_per_step", json_number(work.n_bytes));
-    json_object_set_new(report, "bytes_per_token", json_number(work.n_bytes / (double)options->n_sequences));
-    json_object_set_new(report, "read_bytes_per_second", json_number(reached));
-    json_object_set_new(report, "memory_bytes_per_second", json_number(bandwidth));
-    json_object_set_new(report, "share_of_memory_bandwidth", json_number(reached / bandwidth));
+    json_object_set_new(report, "bytes_per_token", json_number(work.n_bytes / (double)bench->options.n_sequences));
+    json_object_set_new(report, "read_bytes_per_second", json_number(series_median(&speeds->reading)));
+    json_object_set_new(report, "memory_bytes_per_second", json_number(series_median(&speeds->memory)));
+    json_object_set_new(report, "share_of_memory_bandwidth", json_number(series_median_ratio(&speeds->reading, &speeds->memory)));
 }
 
 static void add_figures(const struct bench *bench, const struct speeds *speeds, json_t *report)
@@ -127,18 +143,21 @@ bool bench_steady(struct bench *bench, json_t *report, struct error *err)
 {
     const struct lorad_bench_options *options = &bench->options;
     struct speeds speeds = {0}, warm_up = {0};
+    struct limits now = {0};
     bool ok = bench_add_adapters(bench, 0, options->n_adapters, options->rank, err);
     for (size_t i = 0; ok && options->merged && i < options->n_adapters; i++)
         ok = bench_merge_adapter(bench, i, 600000, err);
-    ok = ok && run_decode(bench, &warm_up, err); /* pages, caches and arenas */
+    ok = ok && run_decode(bench, &warm_up, err) && /* pages, caches and arenas */
+         limits_measure_again(&bench->limits, &options->limits, &now, err);
     for (size_t i = 0; ok && i < options->n_repeats; i++) {
         bench_progress(bench, i, options->n_repeats);
-        ok = run_prefill(bench, &speeds, err) && run_decode(bench, &speeds, err);
+        ok = run_turn(bench, &now, &speeds, err);
     }
     if (ok) {
         bench_progress(bench, options->n_repeats, options->n_repeats);
         add_figures(bench, &speeds, report);
     }
+    limits_finish(&now);
     speeds_finish(&warm_up);
     speeds_finish(&speeds);
     return ok;

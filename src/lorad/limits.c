@@ -3,7 +3,7 @@
  *
  * Memory is read through a buffer that the last-level cache cannot hold, on huge pages and on small ones, as one stream per thread and as
  * four; whichever is faster is the limit. Rates are those of peak.h's loops. A repeat takes about as long as was asked for, and all
- * threads begin and end together, as in a kernel call.
+ * threads begin and end together, as in a kernel call. What is measured again beside a model is memory on huge pages first, then the rates, once each.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -177,21 +177,6 @@ static bool measure_rates(struct measuring *measuring, struct limit_rate rates[N
     return ok;
 }
 
-bool limits_add_rates(struct limit_rate rates[N_PEAK_KINDS], const struct lorad_limits_options *options, struct error *err)
-{
-    struct measuring measuring = {.seconds = seconds_of(options), .n_repeats = 1, .n_all = N_PEAK_KINDS};
-    measuring.pool = pool_create(threads_of(options), err);
-    bool ok = measuring.pool && measure_rates(&measuring, rates, err);
-    pool_destroy(measuring.pool);
-    return ok;
-}
-
-void limits_finish_rates(struct limit_rate rates[N_PEAK_KINDS])
-{
-    for (size_t i = 0; i < N_PEAK_KINDS; i++)
-        series_finish(&rates[i].rates);
-}
-
 /* -- All ----------------------------------------------------------------------------------- */
 
 /* So large that of a pass at most a quarter still lies in the cache from the last one; but never most of the memory. */
@@ -239,13 +224,31 @@ bool limits_measure(const struct lorad_limits_options *options, struct limits *o
     return ok;
 }
 
+bool limits_measure_again(const struct limits *limits, const struct lorad_limits_options *options, struct limits *out, struct error *err)
+{
+    struct measuring measuring = {.seconds = seconds_of(options), .n_repeats = 1};
+    struct limits again = {.n_threads = limits->n_threads, .cache_bytes = limits->cache_bytes};
+    uint64_t most = options->buffer_bytes ? options->buffer_bytes : memory_usable_bytes() / 8;
+    again.buffer_bytes = limits->buffer_bytes < most ? limits->buffer_bytes : most;
+    measuring.pool = pool_create(again.n_threads, err);
+    bool ok = measuring.pool && measure_memory(&measuring, again.buffer_bytes, MADV_HUGEPAGE, &again.huge_pages, err) &&
+              measure_rates(&measuring, again.rates, err);
+    pool_destroy(measuring.pool);
+    if (ok)
+        *out = again;
+    else
+        limits_finish(&again);
+    return ok;
+}
+
 void limits_finish(struct limits *limits)
 {
     for (size_t i = 0; i < LIMIT_STREAMS; i++) {
         series_finish(&limits->huge_pages.rates[i]);
         series_finish(&limits->small_pages.rates[i]);
     }
-    limits_finish_rates(limits->rates);
+    for (size_t i = 0; i < N_PEAK_KINDS; i++)
+        series_finish(&limits->rates[i].rates);
 }
 
 static size_t best_streams(const struct limit_memory *memory)
@@ -267,9 +270,9 @@ double limits_read_rate(const struct limits *limits)
     return fmax(memory_rate(&limits->huge_pages), memory_rate(&limits->small_pages));
 }
 
-double limits_rate(const struct limit_rate rates[N_PEAK_KINDS], enum peak_kind kind)
+double limits_rate(const struct limits *limits, enum peak_kind kind)
 {
-    return fmax(series_median(&rates[kind].rates), series_median(&rates[PEAK_F32].rates));
+    return fmax(series_median(&limits->rates[kind].rates), series_median(&limits->rates[PEAK_F32].rates));
 }
 
 static json_t *memory_json(const struct limit_memory *memory)
@@ -286,7 +289,7 @@ static json_t *rate_json(const struct limits *limits, enum peak_kind kind)
 {
     const struct limit_rate *rate = &limits->rates[kind];
     json_t *out = json_object();
-    json_object_set_new(out, "limit_operations_per_second", json_number(limits_rate(limits->rates, kind)));
+    json_object_set_new(out, "limit_operations_per_second", json_number(limits_rate(limits, kind)));
     json_object_set_new(out, "operations_per_second", series_json(&rate->rates));
     json_object_set_new(out, "instruction", json_string(rate->instruction));
     json_object_set_new(out, "widened_to_f32", json_boolean(rate->is_widened));

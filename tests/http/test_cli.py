@@ -169,7 +169,12 @@ class Limits(unittest.TestCase):
         for name in ("prefill", "decode"):
             rate, limit = report[f"{name}_tokens_per_second"], report[f"{name}_limit_tokens_per_second"]
             self.assertAlmostEqual(report[f"{name}_share_of_limit"], rate / limit, places=3)
-        self.assertEqual(report["limits"]["read_bytes_per_second"], report["memory_bytes_per_second"])
+        read, memory = report["read_bytes_per_second"], report["memory_bytes_per_second"]
+        self.assertAlmostEqual(report["share_of_memory_bandwidth"], read / memory, places=3)
+        report = json.loads(lorad("bench", "--model", DEMO, "--prompt", 16, "--tokens", 32, "--repeats", 3, *TINY))
+        for name in ("prefill_share_of_limit", "prefill_limit_tokens_per_second", "decode_share_of_limit", "decode_limit_tokens_per_second",
+                     "share_of_memory_bandwidth", "memory_bytes_per_second"):
+            self.assertGreater(report[name], 0, name)
         report = json.loads(lorad("bench", "--model", DEMO, "--scenario", "adapters", "--prompt", 16, "--points", "1,3", "--clients", 2,
                                   "--repeats", 1, *TINY))
         for point in report["counts"]:
