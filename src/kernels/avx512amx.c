@@ -276,7 +276,7 @@ static __typeof__(((struct kernels *)0)->prepare[0]) prepare_few;
         struct panel_run run = {.plan = {.few = &tiles_##suffix, .many = &tiles_q8, .unpack = unpack_##suffix,                        \
                                          .unpacked_bytes = CHUNK_TILES_BYTES},                                                       \
                                 .out = out, .out_stride = out_stride, .x = x, .first = first, .end = first + n_tokens};              \
-        if (activations_are_one_block(x)) {                                                                                                             \
+        if (activations_are_one_block(x)) {                                                                                          \
             multiply_few_##suffix(out, out_stride, w, n_rows, x, first, n_tokens);                                                   \
             return;                                                                                                                  \
         }                                                                                                                            \

@@ -128,6 +128,29 @@ static void panel_unpack_q4(char *to, const char *from, size_t n_vectors, size_t
     }
 }
 
+/* Where weights pass once: into L1 soon enough, and into L2 so early that memory works while several tokens are multiplied, unless the hardware does it.
+   The compiler is to leave each line where it is: it would fetch them all at once. Where sums wait in memory, the end of a block keeps it from moving
+   anything else either, and so GCC from running out of registers (up to a tenth of the time; Clang does not unroll a loop with such an instruction). */
+KERNELS_ALWAYS_INLINE const char *panel_fetch_groups(enum weight_type type, size_t n_tokens, const char *next, size_t n_lines)
+{
+    const size_t near = WHOLE_STEPS(type, n_tokens) > 1 ? NEAR_AHEAD_OF_STEPS : NEAR_AHEAD;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < n_lines; i++) {
+        if (!IS_FOLLOWED(type, n_tokens)) {
+            __builtin_prefetch(next + near, 0, 3);
+            __builtin_prefetch(next + FAR_AHEAD, 0, 2);
+        }
+        next += 64;
+        __asm__ volatile("" : "+r"(next));
+#if !defined(__clang__)
+        if (WHOLE_STEPS(type, n_tokens) == 1)
+            __asm__ goto("" : : "r"(next) : : end_of_block);
+    end_of_block:;
+#endif
+    }
+    return next;
+}
+
 /* Where some groups of some vectors are: weights, scales, activations; and the stream of which they fetch as many bytes. */
 struct panel_place {
     const char *w, *w_scales, *x, *next;
@@ -135,7 +158,7 @@ struct panel_place {
 
 /* One group, for all tokens. */
 KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vectors, size_t n_tokens, vec acc[MOST_WIDE][MOST_WHOLE],
-                                             const struct panel_place *at, size_t load_bytes, size_t x_row, size_t near, bool has_sums_in_memory)
+                                             const struct panel_place *at, size_t load_bytes, size_t x_row)
 {
     const size_t n_loads = panel_n_loads(type);
     const char *w = at->w, *x = at->x, *next = at->next;
@@ -154,7 +177,7 @@ KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vec
             loaded[v] = b_load(w + v * 64);
             weights[v] = type == WEIGHT_Q8 ? loaded[v] : b_low_codes(loaded[v]);
         }
-        next = panel_fetch_stream(next, n_vectors, near, has_sums_in_memory);
+        next = panel_fetch_groups(type, n_tokens, next, n_vectors);
         panel_add_quads(n_vectors, n_tokens, sums, weights, x);
         x = panel_next_row(x, x_row);
         if (type == WEIGHT_Q4) {
@@ -182,14 +205,14 @@ KERNELS_ALWAYS_INLINE void panel_add_vectors(enum weight_type type, size_t n_vec
     }
 }
 
-/* Some groups, at most `most`; if that is several, the sums of floats are in registers meanwhile, as far as there are enough. */
+/* Some groups, at most WHOLE_STEPS; if that is several, the sums of floats are in registers meanwhile, as far as there are enough. */
 KERNELS_ALWAYS_INLINE void panel_add_stretch(enum weight_type type, size_t n_vectors, size_t n_tokens, vec sums[MOST_WIDE][MOST_WHOLE],
-                                             const struct panel_pass *pass, struct panel_place at, size_t n_groups, size_t most, size_t near)
+                                             const struct panel_pass *pass, struct panel_place at, size_t n_groups)
 {
     const size_t load_bytes = pass->n_vectors * 64, x_row = pass->width * 4;
     vec acc[MOST_WIDE][MOST_WHOLE];
-    if (most == 1) {
-        panel_add_vectors(type, n_vectors, n_tokens, sums, &at, load_bytes, x_row, near, true);
+    if (WHOLE_STEPS(type, n_tokens) == 1) {
+        panel_add_vectors(type, n_vectors, n_tokens, sums, &at, load_bytes, x_row);
         return;
     }
 #pragma GCC unroll 16
@@ -198,7 +221,7 @@ KERNELS_ALWAYS_INLINE void panel_add_stretch(enum weight_type type, size_t n_vec
         for (size_t v = 0; v < n_vectors; v++)
             acc[v][t] = sums[v][t];
     for (size_t g = 0; g < n_groups; g++) {
-        panel_add_vectors(type, n_vectors, n_tokens, acc, &at, load_bytes, x_row, near, false);
+        panel_add_vectors(type, n_vectors, n_tokens, acc, &at, load_bytes, x_row);
         at.w += pass->step_bytes;
         at.w_scales += pass->step_bytes;
         at.x += PACK_GROUP_UNITS * x_row;
@@ -217,7 +240,6 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
 {
     const size_t n_vectors = pass->n_vectors, n_loads = panel_n_loads(type);
     const size_t n_together = WHOLE_VECTORS(type, n_tokens), most = WHOLE_STEPS(type, n_tokens);
-    const size_t near = IS_FOLLOWED(type, n_tokens) ? NOT_AHEAD : most > 1 ? NEAR_AHEAD_OF_STEPS : NEAR_AHEAD;
     const char *w = pass->w, *x = pass->x + pass->first * 4;
     vec sums[MOST_WIDE][MOST_WHOLE];
 
@@ -229,11 +251,11 @@ KERNELS_ALWAYS_INLINE void panel_add_whole_groups(enum weight_type type, size_t 
         struct panel_place at = {.w = w, .w_scales = w + n_loads * n_vectors * 64, .x = x, .next = w};
         for (size_t v = 0, n_now; v < n_vectors; v += n_now) {
             n_now = v + n_together <= n_vectors ? n_together : 1;
-            at.next = panel_fetch_stream(at.next, (n * n_now * PANEL_LANES * sizeof(uint16_t) + 63) / 64, near, most == 1); /* where the scales are */
+            at.next = panel_fetch_groups(type, n_tokens, at.next, (n * n_now * PANEL_LANES * sizeof(uint16_t) + 63) / 64); /* where the scales are */
             if (n_now == n_together)
-                panel_add_stretch(type, n_together, n_tokens, sums + v, pass, at, n, most, near);
+                panel_add_stretch(type, n_together, n_tokens, sums + v, pass, at, n);
             else
-                panel_add_stretch(type, 1, n_tokens, sums + v, pass, at, n, most, near);
+                panel_add_stretch(type, 1, n_tokens, sums + v, pass, at, n);
             at.w += n_now * 64;
             at.w_scales += n_now * PANEL_LANES * sizeof(uint16_t);
             at.next += n * n_now * n_loads * 64;

@@ -1,6 +1,6 @@
 /*
- * panel_sums.h - how many tokens pass a panel at a time, and where their sums are: those of a vector are 16 neighbouring outputs of a token. The including file defines before what rows.h
- * asks for.
+ * panel_sums.h - how many tokens pass a panel at a time, and where their sums are: those of a vector are 16 neighbouring outputs of a token. The
+ * including file defines before what rows.h asks for.
  */
 #ifndef KERNELS_PANEL_SUMS_H
 #define KERNELS_PANEL_SUMS_H

@@ -52,8 +52,7 @@ enum {
     STREAM_AHEAD = 2560,           /* bytes to fetch into L1 before they are wanted where elements pass once, */
     NEAR_AHEAD = 1024,             /* ... where groups do, */
     NEAR_AHEAD_OF_STEPS = 5120,    /* ... where some of them pass before the next vectors do; */
-    FAR_AHEAD = 8704,              /* ... and into L2 before that */
-    NOT_AHEAD = 0                  /* nothing is fetched */
+    FAR_AHEAD = 8704               /* ... and into L2 before that */
 };
 
 /* Some steps of a panel, with the same tokens of some blocks. */
@@ -133,30 +132,6 @@ KERNELS_ALWAYS_INLINE const char *panel_fetch(const char *next, size_t n_lines, 
         else
             __builtin_prefetch(next, 0, 2);
     return end;
-}
-
-/* Where weights pass once: into L1 soon enough, and into L2 so early that memory works while several tokens are multiplied. The compiler is to leave
-   each line where it is: it would fetch them all at once. Where sums wait in memory, the end of a block keeps it from moving anything else either, and
-   so GCC from running out of registers (up to a tenth of the time). */
-KERNELS_ALWAYS_INLINE const char *panel_fetch_stream(const char *next, size_t n_lines, size_t near, bool has_sums_in_memory)
-{
-#pragma GCC unroll 4
-    for (size_t i = 0; i < n_lines; i++) {
-        if (near != NOT_AHEAD) {
-            __builtin_prefetch(next + near, 0, 3);
-            __builtin_prefetch(next + FAR_AHEAD, 0, 2);
-        }
-        next += 64;
-        __asm__ volatile("" : "+r"(next));
-#if defined(__clang__) /* which does not unroll a loop with such an instruction */
-        (void)has_sums_in_memory;
-#else
-        if (has_sums_in_memory)
-            __asm__ goto("" : : "r"(next) : : end_of_block);
-    end_of_block:;
-#endif
-    }
-    return next;
 }
 
 /* How weights of a type are multiplied that lie as a panel of it does. */
@@ -370,7 +345,7 @@ static void panels_multiply(const struct panel_run *all, const char *w, size_t n
 #if defined(PANELS_PREPARES) || defined(PANELS_PAIRS) || defined(PANELS_TILES)
 #include "kernels/prepare.h"
 #endif
-#if defined(PANELS_ELEMENTS)
+#if defined(PANELS_PREPARES)
 #define PANEL_TOKENS_AT_ONCE {sizeof wide_elements, sizeof wide_elements, sizeof wide_elements, N_WHOLE_GROUPS, N_WHOLE_GROUPS}
 #define PANEL_TOKENS_PER_BLOCK {sizeof wide_elements, sizeof wide_elements, sizeof wide_elements, sizeof wide_groups, sizeof wide_groups}
 #endif

@@ -3,7 +3,7 @@
  *
  * Memory is read through a buffer that the last-level cache cannot hold, on huge pages and on small ones, as one stream per thread and as
  * four; whichever is faster is the limit. Rates are those of peak.h's loops. A repeat takes about as long as was asked for, and all
- * threads begin and end together, as in a kernel call. What is measured again beside a model is memory on huge pages first, then the rates, once each.
+ * threads begin and end together, as in a kernel call. Memory comes first: it moves most, so it is what has to be near to what is compared with it.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -200,23 +200,14 @@ static bool check_options(const struct lorad_limits_options *options, struct err
     return true;
 }
 
-bool limits_measure(const struct lorad_limits_options *options, struct limits *out, struct error *err)
+/* `limits` has the number of threads and the buffer's size. */
+static bool measure_all(struct measuring *measuring, bool has_small_pages, struct limits limits, struct limits *out, struct error *err)
 {
-    struct limits limits = {.cache_bytes = cache_last_level_bytes("")};
-    struct measuring measuring = {.seconds = seconds_of(options),
-                                  .n_repeats = options->n_repeats ? options->n_repeats : 5,
-                                  .n_all = 2 * LIMIT_STREAMS + N_PEAK_KINDS,
-                                  .progress = options->progress,
-                                  .progress_context = options->progress_context};
-    if (!check_options(options, err))
-        return false;
-    limits.n_threads = threads_of(options);
-    limits.buffer_bytes = options->buffer_bytes ? options->buffer_bytes : choose_buffer(limits.cache_bytes);
-    measuring.pool = pool_create(limits.n_threads, err);
-    bool ok = measuring.pool && measure_rates(&measuring, limits.rates, err) &&
-         measure_memory(&measuring, limits.buffer_bytes, MADV_HUGEPAGE, &limits.huge_pages, err) &&
-         measure_memory(&measuring, limits.buffer_bytes, MADV_NOHUGEPAGE, &limits.small_pages, err);
-    pool_destroy(measuring.pool);
+    measuring->pool = pool_create(limits.n_threads, err);
+    bool ok = measuring->pool && measure_memory(measuring, limits.buffer_bytes, MADV_HUGEPAGE, &limits.huge_pages, err) &&
+              (!has_small_pages || measure_memory(measuring, limits.buffer_bytes, MADV_NOHUGEPAGE, &limits.small_pages, err)) &&
+              measure_rates(measuring, limits.rates, err);
+    pool_destroy(measuring->pool);
     if (ok)
         *out = limits;
     else
@@ -224,21 +215,25 @@ bool limits_measure(const struct lorad_limits_options *options, struct limits *o
     return ok;
 }
 
+bool limits_measure(const struct lorad_limits_options *options, struct limits *out, struct error *err)
+{
+    struct limits limits = {.n_threads = threads_of(options), .cache_bytes = cache_last_level_bytes("")};
+    struct measuring measuring = {.seconds = seconds_of(options),
+                                  .n_repeats = options->n_repeats ? options->n_repeats : 5,
+                                  .n_all = 2 * LIMIT_STREAMS + N_PEAK_KINDS,
+                                  .progress = options->progress,
+                                  .progress_context = options->progress_context};
+    limits.buffer_bytes = options->buffer_bytes ? options->buffer_bytes : choose_buffer(limits.cache_bytes);
+    return check_options(options, err) && measure_all(&measuring, true, limits, out, err);
+}
+
 bool limits_measure_again(const struct limits *limits, const struct lorad_limits_options *options, struct limits *out, struct error *err)
 {
-    struct measuring measuring = {.seconds = seconds_of(options), .n_repeats = 1};
     struct limits again = {.n_threads = limits->n_threads, .cache_bytes = limits->cache_bytes};
+    struct measuring measuring = {.seconds = seconds_of(options), .n_repeats = 1};
     uint64_t most = options->buffer_bytes ? options->buffer_bytes : memory_usable_bytes() / 8;
     again.buffer_bytes = limits->buffer_bytes < most ? limits->buffer_bytes : most;
-    measuring.pool = pool_create(again.n_threads, err);
-    bool ok = measuring.pool && measure_memory(&measuring, again.buffer_bytes, MADV_HUGEPAGE, &again.huge_pages, err) &&
-              measure_rates(&measuring, again.rates, err);
-    pool_destroy(measuring.pool);
-    if (ok)
-        *out = again;
-    else
-        limits_finish(&again);
-    return ok;
+    return measure_all(&measuring, false, again, out, err);
 }
 
 void limits_finish(struct limits *limits)
